@@ -1,0 +1,614 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Pos is a place in a configuration file. Lines and columns count from 1.
+type Pos struct {
+	File         string
+	Line, Column int
+}
+
+func (p Pos) String() string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.File == "":
+		return fmt.Sprintf("%d:%d", p.Line, p.Column)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Problem is something wrong, or merely odd, with a configuration.
+type Problem struct {
+	Pos     Pos
+	Warning bool // the file works all the same
+	Text    string
+}
+
+func (p Problem) String() string {
+	var b strings.Builder
+	if at := p.Pos.String(); at != "" {
+		b.WriteString(at + ": ")
+	}
+	if p.Warning {
+		b.WriteString("warning: ")
+	}
+	b.WriteString(p.Text)
+	return b.String()
+}
+
+// Problems is all that was found, in the order of the file.
+type Problems []Problem
+
+// Err is an error with every problem that is not a warning, one a line, or nil.
+func (p Problems) Err() error {
+	var errs []error
+	for _, x := range p {
+		if !x.Warning {
+			errs = append(errs, errors.New(x.String()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Warnings are the problems with which the file works all the same.
+func (p Problems) Warnings() Problems {
+	var out Problems
+	for _, x := range p {
+		if x.Warning {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// Sort orders problems by file and place.
+func (p Problems) Sort() {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		if c := strings.Compare(a.Pos.File, b.Pos.File); c != 0 {
+			return c
+		}
+		if a.Pos.Line != b.Pos.Line {
+			return a.Pos.Line - b.Pos.Line
+		}
+		return a.Pos.Column - b.Pos.Column
+	})
+}
+
+// Validator is a config that checks more than its tags say. An error made by
+// [BadKey] is reported at the place of that key.
+type Validator interface {
+	Validate() error
+}
+
+type keyError struct {
+	key, text string
+}
+
+func (e *keyError) Error() string { return e.key + ": " + e.text }
+
+// BadKey says which key of a config is wrong, and why.
+func BadKey(key, format string, args ...any) error {
+	return &keyError{key, fmt.Sprintf(format, args...)}
+}
+
+// DecodeConfig fills dst, a pointer to a struct, from a YAML mapping. The
+// fields' tags say all about a key:
+//
+//	Baudrate int `yaml:"baudrate" default:"115200" min:"1" doc:"line speed in bits per second"`
+//
+// A key without a default is required unless its field is a pointer or tagged
+// omitempty; oneof lists the words it may hold. Files are read as the Python
+// exporter's YAML 1.1 reader understands them: on and off are booleans, the
+// last of two equal keys wins, "5000" serves as a number. What works only that
+// way draws a warning. Unknown keys are errors, or warnings when lenient.
+// A nil node counts as an empty mapping whose place is pos.
+func DecodeConfig(n *yaml.Node, dst any, pos Pos, lenient bool) Problems {
+	d := decoder{file: pos.File, lenient: lenient}
+	v := reflect.ValueOf(dst).Elem()
+	d.structure(n, v, pos, "", 0)
+	return d.problems
+}
+
+type decoder struct {
+	file     string
+	lenient  bool
+	problems Problems
+}
+
+func (d *decoder) pos(n *yaml.Node) Pos { return Pos{d.file, n.Line, n.Column} }
+
+func (d *decoder) err(p Pos, format string, args ...any) {
+	d.problems = append(d.problems, Problem{Pos: p, Text: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) warn(p Pos, format string, args ...any) {
+	d.problems = append(d.problems, Problem{Pos: p, Warning: true, Text: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, depth int) {
+	var pairs []Pair
+	if n = Resolve(n); n != nil && !isNull(n) {
+		pos = d.pos(n)
+		if n.Kind != yaml.MappingNode {
+			d.err(pos, "%s: wants a mapping, got %s", orConfig(at), found(n))
+			return
+		}
+		var ps Problems
+		pairs, ps = Pairs(n, d.file)
+		d.problems = append(d.problems, ps...)
+	}
+	fields := fieldsOf(v.Type(), "yaml")
+	keys := map[string]*yaml.Node{}
+	for _, p := range pairs {
+		if i := slices.IndexFunc(fields, func(f field) bool { return f.name == p.Name }); i >= 0 {
+			keys[p.Name] = p.Key
+			d.value(p.Value, v.FieldByIndex(fields[i].index), fields[i], join(at, p.Name), depth+1)
+			continue
+		}
+		names := make([]string, len(fields))
+		for i, f := range fields {
+			names[i] = f.name
+		}
+		text := "unknown key " + strconv.Quote(join(at, p.Name)) + hint(p.Name, names)
+		if d.lenient {
+			d.warn(d.pos(p.Key), "%s: ignored", text)
+		} else {
+			d.err(d.pos(p.Key), "%s", text)
+		}
+	}
+	for _, f := range fields {
+		if keys[f.name] != nil {
+			continue
+		}
+		switch {
+		case f.hasDef:
+			if f.def != "" {
+				def := &yaml.Node{Kind: yaml.ScalarNode, Value: f.def}
+				if f.typ.Kind() == reflect.String || f.typ.Kind() == reflect.Pointer && f.typ.Elem().Kind() == reflect.String {
+					def.Tag = "!!str"
+				}
+				d.value(def, v.FieldByIndex(f.index), f, join(at, f.name), depth+1)
+			}
+		case !f.pointer && !f.omitEmpty:
+			d.err(pos, "key %q is missing: %s", join(at, f.name), orElse(f.doc, "it has no default"))
+		}
+	}
+	if len(d.problems) > 0 && d.problems.Err() != nil {
+		return // the check may rely on what could not be read
+	}
+	if c, ok := v.Addr().Interface().(Validator); ok {
+		if err := c.Validate(); err != nil {
+			var bad *keyError
+			if errors.As(err, &bad) && keys[bad.key] != nil {
+				pos = d.pos(keys[bad.key])
+			}
+			d.err(pos, "%v", err)
+		}
+	}
+}
+
+func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth int) {
+	n = Resolve(n)
+	if n == nil || depth > maxDepth {
+		d.err(Pos{File: d.file}, "%s: nested deeper than %d, or refers to itself", at, maxDepth)
+		return
+	}
+	pos := d.pos(n)
+	t := v.Type()
+	if t.Kind() == reflect.Pointer {
+		if isNull(n) {
+			return
+		}
+		p := reflect.New(t.Elem())
+		d.value(n, p.Elem(), f, at, depth+1)
+		v.Set(p)
+		return
+	}
+	if t.Kind() == reflect.Interface {
+		x, err := Plain(n)
+		if err != nil {
+			d.err(pos, "%s: %v", at, err)
+		} else if x != nil {
+			v.Set(reflect.ValueOf(x))
+		}
+		return
+	}
+	wrong := func(want string) { d.err(pos, "%s: wants %s, got %s", at, want, found(n)) }
+	switch t.Kind() {
+	case reflect.Struct:
+		d.structure(n, v, pos, at, depth)
+		return
+	case reflect.Slice:
+		if isNull(n) && f.omitEmpty {
+			return
+		}
+		if n.Kind != yaml.SequenceNode {
+			wrong("a list")
+			return
+		}
+		s := reflect.MakeSlice(t, len(n.Content), len(n.Content))
+		for i, c := range n.Content {
+			d.value(c, s.Index(i), f, at+"["+strconv.Itoa(i)+"]", depth+1)
+		}
+		v.Set(s)
+		return
+	case reflect.Map:
+		if isNull(n) && f.omitEmpty {
+			return
+		}
+		if n.Kind != yaml.MappingNode {
+			wrong("a mapping")
+			return
+		}
+		pairs, ps := Pairs(n, d.file)
+		d.problems = append(d.problems, ps...)
+		m := reflect.MakeMapWithSize(t, len(pairs))
+		for _, p := range pairs {
+			x := reflect.New(t.Elem()).Elem()
+			d.value(p.Value, x, field{}, join(at, p.Name), depth+1)
+			m.SetMapIndex(reflect.ValueOf(p.Name).Convert(t.Key()), x)
+		}
+		v.Set(m)
+		return
+	}
+	if n.Kind != yaml.ScalarNode {
+		wrong(typeName(t))
+		return
+	}
+	switch {
+	case t == durationType:
+		f, ok := d.float(n, at)
+		if !ok {
+			wrong("a number of seconds")
+			return
+		}
+		v.SetInt(int64(f * float64(time.Second)))
+	case t.Kind() == reflect.String:
+		if isNull(n) {
+			wrong("text")
+			return
+		}
+		if n.ShortTag() != "!!str" || n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && isBoolWord(n.Value) {
+			d.warn(pos, "%s: %s is read as text; quote it", at, n.Value)
+		}
+		v.SetString(n.Value)
+	case t.Kind() == reflect.Bool:
+		b, ok := word(n.Value)
+		if _, isNum := intOf(n.Value); !ok || isNum && n.ShortTag() == "!!str" || n.ShortTag() == "!!float" {
+			wrong("true or false")
+			return
+		}
+		if quoted(n) || n.ShortTag() == "!!int" {
+			d.warn(pos, "%s: %s is read as %t; write %t", at, found(n), b, b)
+		}
+		v.SetBool(b)
+	case v.CanInt(), v.CanUint():
+		f, ok := d.float(n, at)
+		if !ok || f != math.Trunc(f) {
+			wrong("an integer")
+			return
+		}
+		i := int64(f)
+		if v.CanUint() && (i < 0 || v.OverflowUint(uint64(i))) || v.CanInt() && v.OverflowInt(i) {
+			d.err(pos, "%s: %s is out of range", at, n.Value)
+			return
+		}
+		if v.CanUint() {
+			v.SetUint(uint64(i))
+		} else {
+			v.SetInt(i)
+		}
+	case v.CanFloat():
+		f, ok := d.float(n, at)
+		if !ok {
+			wrong("a number")
+			return
+		}
+		v.SetFloat(f)
+	default:
+		d.err(pos, "%s: a %s cannot be configured", at, t)
+		return
+	}
+	d.limits(n, v, f, at)
+}
+
+// limits checks min, max and oneof.
+func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
+	if f.min == "" && f.max == "" && len(f.oneof) == 0 {
+		return
+	}
+	pos := d.pos(n)
+	if v.Kind() == reflect.String {
+		if len(f.oneof) > 0 && !slices.Contains(f.oneof, v.String()) {
+			d.err(pos, "%s: %q is none of %s%s", at, v.String(), strings.Join(f.oneof, ", "), hint(v.String(), f.oneof))
+		}
+		return
+	}
+	x, _ := number(mustEncode(v), false)
+	lo, hi := math.Inf(-1), math.Inf(1)
+	if f.min != "" {
+		lo, _ = strconv.ParseFloat(f.min, 64)
+	}
+	if f.max != "" {
+		hi, _ = strconv.ParseFloat(f.max, 64)
+	}
+	if x >= lo && x <= hi {
+		return
+	}
+	switch {
+	case f.max == "":
+		d.err(pos, "%s: %s is out of range: at least %s", at, n.Value, f.min)
+	case f.min == "":
+		d.err(pos, "%s: %s is out of range: at most %s", at, n.Value, f.max)
+	default:
+		d.err(pos, "%s: %s is out of range: %s to %s", at, n.Value, f.min, f.max)
+	}
+}
+
+func mustEncode(v reflect.Value) any {
+	x, _ := encode(v, 0)
+	return x
+}
+
+// float reads a number as YAML 1.1 spells it; a quoted one draws a warning.
+func (d *decoder) float(n *yaml.Node, at string) (float64, bool) {
+	s := strings.TrimSpace(n.Value)
+	f, err := strconv.ParseFloat(strings.ReplaceAll(s, "_", ""), 64)
+	if i, ok := intOf(s); ok {
+		f, err = float64(i), nil
+	}
+	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0, false
+	}
+	if quoted(n) {
+		d.warn(d.pos(n), "%s: the text %s is read as a number; drop the quotes", at, strconv.Quote(n.Value))
+	}
+	return f, true
+}
+
+func intOf(s string) (int64, bool) {
+	i, err := strconv.ParseInt(s, 0, 64)
+	return i, err == nil
+}
+
+func quoted(n *yaml.Node) bool {
+	return n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
+}
+
+// isBoolWord reports whether YAML 1.1 reads a plain scalar as a boolean.
+func isBoolWord(s string) bool {
+	switch strings.ToLower(s) {
+	case "yes", "no", "on", "off", "true", "false":
+		return true
+	}
+	return false
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// found says what a node holds, for errors.
+func found(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch {
+	case isNull(n):
+		return "nothing"
+	case quoted(n) || n.ShortTag() == "!!str":
+		return describe(n.Value)
+	}
+	return n.Value
+}
+
+func orConfig(at string) string { return orElse(at, "config") }
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// Resolve follows aliases. It returns nil for a nil node and for an alias that
+// leads nowhere.
+func Resolve(n *yaml.Node) *yaml.Node {
+	for range maxDepth {
+		if n == nil || n.Kind != yaml.AliasNode {
+			if n != nil && n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+				n = n.Content[0]
+				continue
+			}
+			return n
+		}
+		n = n.Alias
+	}
+	return nil
+}
+
+// Pair is one key of a mapping and its value.
+type Pair struct {
+	Name       string
+	Key, Value *yaml.Node
+}
+
+// Pairs lists a mapping in the order of the file, with merge keys (<<) merged.
+// The last of two equal keys wins, which draws a warning.
+func Pairs(n *yaml.Node, file string) ([]Pair, Problems) {
+	var problems Problems
+	var list []Pair
+	index := map[string]int{}
+	var merge func(m *yaml.Node, depth int)
+	merge = func(m *yaml.Node, depth int) {
+		m = Resolve(m)
+		if m == nil || depth > 8 {
+			problems = append(problems, Problem{Pos: Pos{file, n.Line, n.Column}, Text: "merge keys nest too deeply, or refer to themselves"})
+			return
+		}
+		switch m.Kind {
+		case yaml.SequenceNode:
+			for _, c := range m.Content {
+				merge(c, depth+1)
+			}
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(m.Content); i += 2 {
+				k := m.Content[i]
+				if k.ShortTag() == "!!merge" {
+					merge(m.Content[i+1], depth+1)
+				} else if _, there := index[k.Value]; !there {
+					index[k.Value] = len(list)
+					list = append(list, Pair{k.Value, k, m.Content[i+1]})
+				}
+			}
+		default:
+			problems = append(problems, Problem{Pos: Pos{file, m.Line, m.Column}, Text: "<<: wants a mapping, got " + found(m)})
+		}
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := Resolve(n.Content[i])
+		if k == nil || k.Kind != yaml.ScalarNode {
+			problems = append(problems, Problem{Pos: Pos{file, n.Content[i].Line, n.Content[i].Column}, Text: "a key must be a plain word"})
+			continue
+		}
+		if k.ShortTag() == "!!merge" {
+			continue
+		}
+		p := Pair{k.Value, n.Content[i], n.Content[i+1]}
+		if seen[k.Value] {
+			problems = append(problems, Problem{Pos: Pos{file, k.Line, k.Column}, Warning: true,
+				Text: fmt.Sprintf("key %q stands twice; the last one counts", k.Value)})
+			list[index[k.Value]] = p
+			continue
+		}
+		seen[k.Value] = true
+		index[k.Value] = len(list)
+		list = append(list, p)
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 { // a mapping's own keys win over merged ones
+		if k := n.Content[i]; k.ShortTag() == "!!merge" {
+			merge(n.Content[i+1], 0)
+		}
+	}
+	return list, problems
+}
+
+// Plain turns a node into a JSON-shaped value, with YAML 1.1's booleans.
+func Plain(n *yaml.Node) (any, error) {
+	budget := 100_000 // aliases can blow up a small file
+	return plain(n, 0, &budget)
+}
+
+func plain(n *yaml.Node, depth int, budget *int) (any, error) {
+	n = Resolve(n)
+	*budget--
+	if n == nil || depth > maxDepth || *budget < 0 {
+		return nil, errors.New("nested too deeply, or refers to itself")
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		list := make([]any, len(n.Content))
+		for i, c := range n.Content {
+			x, err := plain(c, depth+1, budget)
+			if err != nil {
+				return nil, err
+			}
+			list[i] = x
+		}
+		return list, nil
+	case yaml.MappingNode:
+		pairs, ps := Pairs(n, "")
+		if err := ps.Err(); err != nil {
+			return nil, err
+		}
+		m := make(map[string]any, len(pairs))
+		for _, p := range pairs {
+			x, err := plain(p.Value, depth+1, budget)
+			if err != nil {
+				return nil, err
+			}
+			m[p.Name] = x
+		}
+		return m, nil
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return nil, nil
+	case "!!bool":
+		b, _ := word(n.Value)
+		return b, nil
+	case "!!int":
+		if i, ok := intOf(n.Value); ok {
+			return float64(i), nil
+		}
+	case "!!float":
+		if f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64); err == nil {
+			return finite(f), nil
+		}
+	case "!!str":
+		if !quoted(n) && isBoolWord(n.Value) {
+			b, _ := word(n.Value)
+			return b, nil
+		}
+	}
+	return n.Value, nil
+}
+
+// Nearest finds the candidate that a mistyped word most likely meant, or "".
+func Nearest(word string, candidates []string) string {
+	best, least := "", max(2, len(word)/3)+1
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c), least); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+func hint(word string, candidates []string) string {
+	if n := Nearest(word, candidates); n != "" {
+		return fmt.Sprintf("; did you mean %q?", n)
+	}
+	return ""
+}
+
+// distance is the number of single-character edits, swaps of neighbours
+// included, between two words, or limit when it is not below it.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit || len(a) > 256 {
+		return limit
+	}
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], before[j-2]+1)
+			}
+		}
+		before, prev, cur = prev, cur, before
+	}
+	return min(prev[len(b)], limit)
+}

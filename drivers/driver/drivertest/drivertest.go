@@ -1,0 +1,174 @@
+// Package drivertest opens single drivers for tests, and holds the conformance
+// checks that every spec must pass whatever its contract.
+package drivertest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/hw"
+	"gopkg.in/yaml.v3"
+)
+
+// Bench is what a driver under test stands on. The zero Bench has no hardware.
+type Bench struct {
+	Host      hw.Host
+	Resources driver.Opener
+	Log       *Log          // nil: records are dropped
+	Specs     []driver.Spec // of children
+	Children  []driver.Decl
+}
+
+// Open opens one driver from the YAML text of its config, and closes it when
+// the test ends. The caller works through a full encoding and decoding.
+func Open(t testing.TB, config string, spec driver.Spec) driver.Caller {
+	t.Helper()
+	return Bench{}.Open(t, config, spec)
+}
+
+// Open is [Open] on a bench.
+func (b Bench) Open(t testing.TB, config string, spec driver.Spec) driver.Caller {
+	t.Helper()
+	return b.Tree(t, config, spec).Root.Caller()
+}
+
+// Tree opens one driver as the root of a tree.
+func (b Bench) Tree(t testing.TB, config string, spec driver.Spec) *driver.Tree {
+	t.Helper()
+	tree, problems := b.Plan(t, config, spec)
+	if err := problems.Err(); err != nil {
+		t.Fatalf("Plan(%s) = %v; want no error", spec.Type, err)
+	}
+	t.Cleanup(func() {
+		if err := tree.Close(); err != nil {
+			t.Errorf("Close(%s) = %v; want nil", spec.Type, err)
+		}
+	})
+	if err := tree.Open(t.Context()); err != nil {
+		t.Fatalf("Open(%s) = %v; want nil", spec.Type, err)
+	}
+	return tree
+}
+
+// Plan plans one driver without opening it.
+func (b Bench) Plan(t testing.TB, config string, spec driver.Spec) (*driver.Tree, driver.Problems) {
+	t.Helper()
+	opt := driver.Options{Specs: append([]driver.Spec{spec}, b.Specs...), Host: b.Host, Resources: b.Resources}
+	if b.Log != nil {
+		opt.Log = slog.New(b.Log.handler())
+	}
+	return driver.Plan(driver.Decl{Type: spec.Type, Config: YAML(t, config), Children: b.Children}, opt)
+}
+
+// YAML parses the text of a config. Empty text is no config.
+func YAML(t testing.TB, text string) *yaml.Node {
+	t.Helper()
+	if text == "" {
+		return nil
+	}
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &n); err != nil {
+		t.Fatalf("config: %v", err)
+	}
+	return driver.Resolve(&n)
+}
+
+// Log collects what a driver logs.
+type Log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// String is all that was logged so far, one record a line.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *Log) handler() slog.Handler {
+	return slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})
+}
+
+var typeRE = regexp.MustCompile(`^[a-z_]+(\.[A-Za-z_]\w*)+$`)
+
+// Spec checks what every spec owes: names that resolve on the client's side,
+// documented keys, reports that need no hardware, rows with distinct names, and
+// refusal of wrong arguments with nothing done. The config is a YAML text with
+// which the driver can be planned.
+func Spec(t *testing.T, spec driver.Spec, config string) {
+	t.Helper()
+	if !typeRE.MatchString(spec.Type) {
+		t.Errorf("Type = %q; want a dotted path", spec.Type)
+	}
+	if !typeRE.MatchString(spec.Contract.Client) {
+		t.Errorf("%s: Client = %q; want a dotted Python path", spec.Type, spec.Contract.Client)
+	}
+	if spec.Doc == "" || spec.Contract.Kind == "" {
+		t.Errorf("%s: Doc = %q, Kind = %q; want both", spec.Type, spec.Doc, spec.Contract.Kind)
+	}
+	for _, k := range spec.Keys() {
+		if k.Doc == "" {
+			t.Errorf("%s: key %s has no doc", spec.Type, k.Name)
+		}
+	}
+	tree, problems := Bench{}.Plan(t, config, spec)
+	if err := problems.Err(); err != nil {
+		t.Fatalf("Plan(%s) = %v; want no error", spec.Type, err)
+	}
+	if got := tree.Reports()[0].Labels[driver.LabelClient]; got != spec.Contract.Client {
+		t.Errorf("%s: report's client = %q; want %q", spec.Type, got, spec.Contract.Client)
+	}
+	if id := tree.Root.UUID; id == uuid.Nil {
+		t.Errorf("%s: report has no UUID", spec.Type)
+	}
+}
+
+// Rows checks the table of an opened driver: distinct names, and each call with
+// too many arguments refused before anything happens.
+func Rows(t *testing.T, d driver.Driver) {
+	t.Helper()
+	var names []string
+	for _, e := range d.Exports {
+		if slices.Contains(names, e.Name()) {
+			t.Errorf("row %s stands twice", e.Name())
+		}
+		names = append(names, e.Name())
+		params := e.Params()
+		if e.Kind() != driver.KindCall || len(params) > 0 && params[len(params)-1].Tail {
+			continue
+		}
+		_, err := e.Call(t.Context(), make([]any, len(params)+1))
+		var bad *driver.ArgError
+		if !errors.As(err, &bad) {
+			t.Errorf("%s with %d arguments = %v; want an ArgError", e.Usage(), len(params)+1, err)
+		}
+	}
+}
+
+// Exchange writes to a stream and reads the same number of bytes back.
+func Exchange(t testing.TB, s io.ReadWriter, text string) string {
+	t.Helper()
+	if _, err := io.WriteString(s, text); err != nil {
+		t.Fatalf("Write(%q) = %v; want nil", text, err)
+	}
+	buf := make([]byte, len(text))
+	if _, err := io.ReadFull(s, buf); err != nil {
+		t.Fatalf("Read() = %v; want %d bytes", err, len(text))
+	}
+	return string(buf)
+}

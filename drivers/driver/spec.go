@@ -1,0 +1,133 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+
+	"github.com/google/uuid"
+	"github.com/jumplead/jumplead/hw"
+)
+
+// Contract is an interface on the wire.
+type Contract struct {
+	Name   string // as the folder is called: "power"
+	Client string // the Python class that stock clients make for it
+	Kind   string // upstream's driver_type, which log records carry
+}
+
+// Role says what a node of a spec is to the tree.
+type Role uint8
+
+const (
+	Leaf  Role = iota // a driver of its own; it may have children all the same
+	Group             // what a node without a type becomes
+	Ref               // stands for another node; its config has a RefPath method
+)
+
+// Spec registers a backend under the type string that configurations name.
+type Spec struct {
+	Type     string // upstream's import path where upstream has the driver
+	Contract Contract
+	Doc      string // one line
+	Role     Role
+	Lenient  bool // unknown config keys are ignored, with a warning, as upstream ignores them
+
+	config reflect.Type
+	open   func(context.Context, *Env, any) (Driver, error)
+}
+
+// Define completes a spec with its config struct and the function that opens
+// the hardware. The context bounds the opening; the driver lives until it is
+// closed. An error that is [ErrUnavailable] or hw.ErrAbsent says that the device
+// is not there now: the node stays, and opening is tried again when it is used.
+//
+// What a config can do beyond its tags is found by assertion: [Validator],
+// [Claimer], [Labeler].
+func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
+	s.config = reflect.TypeFor[C]()
+	s.open = func(ctx context.Context, env *Env, cfg any) (Driver, error) {
+		return open(ctx, env, *cfg.(*C))
+	}
+	return s
+}
+
+// Claim is something that only one node can have at a time.
+type Claim struct {
+	Kind string // "serial port", "line"
+	Name string
+}
+
+func (c Claim) String() string { return c.Kind + " " + c.Name }
+
+// Claimer is a config that knows what its node will take.
+type Claimer interface {
+	Claims() []Claim
+}
+
+// Labeler is a config that adds labels to its node's report.
+type Labeler interface {
+	Labels() map[string]string
+}
+
+// Key describes one key of a spec's config.
+type Key struct {
+	Name     string
+	Type     string
+	Default  string
+	Required bool
+	Doc      string
+}
+
+// Keys lists the config keys of a spec.
+func (s Spec) Keys() []Key {
+	if s.config == nil {
+		return nil
+	}
+	var keys []Key
+	for _, f := range fieldsOf(s.config, "yaml") {
+		keys = append(keys, Key{Name: f.name, Type: typeName(f.typ), Default: f.def, Doc: f.doc,
+			Required: !f.hasDef && !f.pointer && !f.omitEmpty})
+	}
+	return keys
+}
+
+// Opener finds the stream that a handle names. The node is the one that the
+// handle was passed to: handles of other nodes are not opened.
+type Opener interface {
+	OpenHandle(ctx context.Context, node uuid.UUID, h Handle) (io.ReadWriteCloser, error)
+}
+
+// Env is what a backend is given when it is opened.
+type Env struct {
+	Host hw.Host      // what the board has
+	Log  *slog.Logger // goes to the exporter's log and to the clients
+	Path string       // where the node is: "dut.power"
+
+	node *Node
+	tree *Tree
+}
+
+// Child reaches a child of the node by name.
+func (e *Env) Child(name string) (Caller, bool) {
+	if e.node == nil {
+		return nil, false
+	}
+	for _, c := range e.node.Children {
+		if c.Name == name {
+			return local(c.Resolve().Driver), true
+		}
+	}
+	return nil, false
+}
+
+// Open opens the stream that a caller's handle names. The caller of Open closes
+// it, also when the transfer failed.
+func (e *Env) Open(ctx context.Context, h Handle) (io.ReadWriteCloser, error) {
+	if e.tree == nil || e.tree.opt.Resources == nil {
+		return nil, fmt.Errorf("resource: nobody offers streams here")
+	}
+	return e.tree.opt.Resources.OpenHandle(ctx, e.node.UUID, h)
+}
