@@ -10,8 +10,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -26,25 +28,23 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-// root is the folder of the .proto files, seen from here: import paths start
-// there, and each generated file goes beside its source.
-const root = ".."
-
 func main() {
 	check := flag.Bool("check", false, "compare instead of writing; exit 1 and print a diff if a file is stale")
 	flag.Parse()
-	if err := run(context.Background(), *check); err != nil {
+	if err := run(context.Background(), "..", *check, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "proto/gen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, check bool) error {
-	sources, err := find(".proto")
+// run compiles all .proto files below root, where their import paths start.
+// Each generated file belongs beside its source.
+func run(ctx context.Context, root string, check bool, out io.Writer) error {
+	sources, err := find(root, ".proto")
 	if err != nil {
 		return err
 	}
-	req, err := compile(ctx, sources)
+	req, err := compile(ctx, root, sources)
 	if err != nil {
 		return err
 	}
@@ -54,18 +54,18 @@ func run(ctx context.Context, check bool) error {
 			return err
 		}
 	}
-	have, err := find(".pb.go")
+	have, err := find(root, ".pb.go")
 	if err != nil {
 		return err
 	}
 	if check {
-		return compare(have, want)
+		return compare(root, have, want, out)
 	}
-	return write(have, want)
+	return write(root, have, want)
 }
 
 // find lists the files below root with the given suffix, by import path.
-func find(suffix string) ([]string, error) {
+func find(root, suffix string) ([]string, error) {
 	var names []string
 	err := fs.WalkDir(os.DirFS(root), ".", func(name string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(name, suffix) {
@@ -78,7 +78,7 @@ func find(suffix string) ([]string, error) {
 
 // compile makes what protoc would hand to a generator: the sources and all
 // they import, dependencies first.
-func compile(ctx context.Context, sources []string) (*pluginpb.CodeGeneratorRequest, error) {
+func compile(ctx context.Context, root string, sources []string) (*pluginpb.CodeGeneratorRequest, error) {
 	c := protocompile.Compiler{
 		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{root}}),
 		SourceInfoMode: protocompile.SourceInfoStandard,
@@ -136,9 +136,9 @@ func generate(ctx context.Context, tool string, req *pluginpb.CodeGeneratorReque
 
 // write brings the generated files on disk up to date and removes those whose
 // source is gone.
-func write(have []string, want map[string]string) error {
+func write(root string, have []string, want map[string]string) error {
 	for name, text := range want {
-		if err := os.WriteFile(path(name), []byte(text), 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o666); err != nil {
 			return err
 		}
 	}
@@ -146,16 +146,16 @@ func write(have []string, want map[string]string) error {
 		if _, ok := want[name]; ok {
 			continue
 		}
-		if err := os.Remove(path(name)); err != nil {
+		if err := os.Remove(filepath.Join(root, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compare fails, after printing a diff, unless the files on disk are just
-// what would be written.
-func compare(have []string, want map[string]string) error {
+// compare fails, after writing a diff to out, unless the files on disk are
+// just what would be written.
+func compare(root string, have []string, want map[string]string, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "proto-gen-")
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func compare(have []string, want map[string]string) error {
 	slices.Sort(names)
 	var stale []string
 	for _, name := range slices.Compact(names) {
-		old, err := os.ReadFile(path(name))
+		old, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil && !os.IsNotExist(err) {
 			return err
 		}
@@ -180,15 +180,15 @@ func compare(have []string, want map[string]string) error {
 		if err := os.WriteFile(now, []byte(want[name]), 0o666); err != nil {
 			return err
 		}
-		// diff's own status says only what is known already: they differ.
-		diff := exec.Command("diff", "-uN", "--label", "a/"+name, "--label", "b/"+name, path(name), now)
-		diff.Stdout, diff.Stderr = os.Stdout, os.Stderr
-		diff.Run()
+		diff := exec.Command("diff", "-uN", "--label", "a/"+name, "--label", "b/"+name, filepath.Join(root, name), now)
+		diff.Stdout, diff.Stderr = out, os.Stderr
+		// A status other than 0 is no error here: the files differ, and diff says so.
+		if err := diff.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+			return err
+		}
 	}
 	if len(stale) > 0 {
 		return fmt.Errorf("stale: %s; run go generate ./proto", strings.Join(stale, ", "))
 	}
 	return nil
 }
-
-func path(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }

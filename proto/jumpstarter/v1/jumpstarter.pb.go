@@ -33,7 +33,7 @@ type RegisterRequest struct {
 	// Labels of the exporter. Exporters of release 0.9.0 send none, later ones
 	// "jumpstarter.dev/name".
 	Labels map[string]string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The tree. Its UUIDs differ from those a lease will see.
+	// The tree. Its UUIDs need not be those that a lease will see.
 	Reports       []*DriverInstanceReport `protobuf:"bytes,2,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -220,7 +220,8 @@ type ReportStatusRequest struct {
 	// The new status for people. A leading "[HOOK_WARNING] " makes clients print
 	// the rest as a warning.
 	Message *string `protobuf:"bytes,2,opt,name=message,proto3,oneof" json:"message,omitempty"`
-	// True asks the controller to end the active lease too. Unset is false.
+	// True asks to end the active lease too. Unset is false. Needed only at a
+	// controller whose ReleaseLease takes no exporters.
 	ReleaseLease  *bool `protobuf:"varint,3,opt,name=release_lease,json=releaseLease,proto3,oneof" json:"release_lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -685,7 +686,7 @@ type GetLeaseResponse struct {
 	Selector *LabelSelector `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
 	// When it began; unset while it is pending.
 	BeginTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=begin_time,json=beginTime,proto3,oneof" json:"begin_time,omitempty"`
-	// When it ended or will end; unset while it is pending.
+	// When it ended; unset until then.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3,oneof" json:"end_time,omitempty"`
 	// The UUID of the exporter that it got; unset while it is pending.
 	ExporterUuid *string `protobuf:"bytes,5,opt,name=exporter_uuid,json=exporterUuid,proto3,oneof" json:"exporter_uuid,omitempty"`
@@ -1191,7 +1192,8 @@ type GetReportResponse struct {
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The tree, parents before their children. Exactly one report has no parent.
 	Reports []*DriverInstanceReport `protobuf:"bytes,3,rep,name=reports,proto3" json:"reports,omitempty"`
-	// Other ways to reach the exporter. Nobody has ever filled or read it.
+	// Other ways to reach the exporter. No exporter fills it, no client reads
+	// it.
 	AlternativeEndpoints []*Endpoint `protobuf:"bytes,4,rep,name=alternative_endpoints,json=alternativeEndpoints,proto3" json:"alternative_endpoints,omitempty"`
 	// A message of the day, printed when a client enters a shell; empty when
 	// there is none. Clients up to 0.9.0 ignore it.
@@ -1350,16 +1352,16 @@ func (x *DriverInstanceReport) GetMethodsDescription() map[string]string {
 	return nil
 }
 
-// Endpoint is an address with the credentials for it.
+// Endpoint is an address with the credentials for it. Nothing uses it.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Host and port.
 	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// PEM of the server's certificate.
+	// The server's certificate.
 	Certificate string `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// PEM of the certificate to present.
+	// The certificate to present.
 	ClientCertificate string `protobuf:"bytes,3,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
-	// PEM of its private key.
+	// The private key of that certificate.
 	ClientPrivateKey string `protobuf:"bytes,4,opt,name=client_private_key,json=clientPrivateKey,proto3" json:"client_private_key,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1680,7 +1682,7 @@ type LogStreamResponse struct {
 	DriverType *string `protobuf:"bytes,5,opt,name=driver_type,json=driverType,proto3,oneof" json:"driver_type,omitempty"`
 	// The driver method that the record belongs to; unset outside of one.
 	Operation *string `protobuf:"bytes,6,opt,name=operation,proto3,oneof" json:"operation,omitempty"`
-	// When it was logged; unset if only the order is known.
+	// When it was logged.
 	Timestamp *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=timestamp,proto3,oneof" json:"timestamp,omitempty"`
 	// Attributes. The record that ends a call has "result" ("success" or
 	// "failure"), and after a failure "error_type".
@@ -1893,10 +1895,10 @@ type GetStatusResponse struct {
 	Status ExporterStatus `protobuf:"varint,1,opt,name=status,proto3,enum=jumpstarter.v1.ExporterStatus" json:"status,omitempty"`
 	// The status for people. Exporters always set it, if only to "".
 	Message *string `protobuf:"bytes,2,opt,name=message,proto3,oneof" json:"message,omitempty"`
-	// Counts status reports of this session from 0, those included that repeat
-	// the status. Clients note gaps, which are changes that they missed.
+	// How often the status has been set since the session began, be it to the
+	// same value. Clients note gaps, which are changes that they missed.
 	StatusVersion uint64 `protobuf:"varint,3,opt,name=status_version,json=statusVersion,proto3" json:"status_version,omitempty"`
-	// The status before this one; unset while there was no other.
+	// The status before it was last set; unset while status_version is 0.
 	PreviousStatus *ExporterStatus `protobuf:"varint,4,opt,name=previous_status,json=previousStatus,proto3,enum=jumpstarter.v1.ExporterStatus,oneof" json:"previous_status,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2000,8 +2002,8 @@ func (*EndSessionRequest) Descriptor() ([]byte, []int) {
 // EndSessionResponse answers EndSession before anything has been ended.
 type EndSessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether the session's end is under way. False makes the client stop
-	// waiting for it.
+	// Whether the session's end is under way. False tells the client that there
+	// is nothing to wait for.
 	Success bool `protobuf:"varint,1,opt,name=success,proto3" json:"success,omitempty"`
 	// The answer for people.
 	Message       *string `protobuf:"bytes,2,opt,name=message,proto3,oneof" json:"message,omitempty"`

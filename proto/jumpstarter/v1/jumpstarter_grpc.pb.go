@@ -38,7 +38,7 @@ const (
 // ExporterService is a tree of drivers, served to whoever may use it now: on a
 // listener of its own, or through a router for the length of a lease.
 type ExporterServiceClient interface {
-	// GetReport describes the tree. Driver UUIDs hold for this session only, so
+	// GetReport describes the tree. Driver UUIDs may be new in every session, so
 	// every client starts here.
 	GetReport(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*GetReportResponse, error)
 	// DriverCall calls a method that answers once. It has no deadline: flashing
@@ -166,7 +166,7 @@ func (c *exporterServiceClient) EndSession(ctx context.Context, in *EndSessionRe
 // ExporterService is a tree of drivers, served to whoever may use it now: on a
 // listener of its own, or through a router for the length of a lease.
 type ExporterServiceServer interface {
-	// GetReport describes the tree. Driver UUIDs hold for this session only, so
+	// GetReport describes the tree. Driver UUIDs may be new in every session, so
 	// every client starts here.
 	GetReport(context.Context, *emptypb.Empty) (*GetReportResponse, error)
 	// DriverCall calls a method that answers once. It has no deadline: flashing
@@ -421,7 +421,7 @@ const (
 // and listens on no port.
 type ControllerServiceClient interface {
 	// Register announces the exporter and its tree. Exporters send it once at
-	// start-up, and again after they lost the controller.
+	// start-up, and again once they have lost the controller.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Unregister takes the exporter back: its last call.
 	Unregister(ctx context.Context, in *UnregisterRequest, opts ...grpc.CallOption) (*UnregisterResponse, error)
@@ -432,23 +432,28 @@ type ControllerServiceClient interface {
 	// second Listen on a lease takes over from the first.
 	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListenResponse], error)
 	// Status tells the exporter about its leases: the present state at once,
-	// then every change, for as long as the exporter stays registered.
+	// then every change. The open stream is also how the controller knows that
+	// the exporter lives.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StatusResponse], error)
 	// Dial asks, as the client that holds the lease, for one connection to the
-	// exporter. FAILED_PRECONDITION means that the exporter is not ready yet.
+	// exporter. While the exporter is not ready it waits, and then fails with
+	// FAILED_PRECONDITION; it fails with UNAVAILABLE if the exporter does not
+	// listen on the lease, and RESOURCE_EXHAUSTED if it does not keep up.
 	Dial(ctx context.Context, in *DialRequest, opts ...grpc.CallOption) (*DialResponse, error)
 	// GetLease describes a lease. Clients use ClientService for this now.
 	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*GetLeaseResponse, error)
 	// RequestLease asks for a lease. Clients use ClientService for this now.
 	RequestLease(ctx context.Context, in *RequestLeaseRequest, opts ...grpc.CallOption) (*RequestLeaseResponse, error)
-	// ReleaseLease ends a lease early. Exporters send it when the afterLease
-	// hook has run before the lease was over.
+	// ReleaseLease ends a lease early. Exporters send it when a client has ended
+	// its session, or a hook has failed. A lease that has ended already is no
+	// error.
 	ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error)
-	// ListLeases lists the caller's leases. Clients use ClientService for this
-	// now.
+	// ListLeases lists the caller's leases that have not ended. Clients use
+	// ClientService for this now.
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
-	// GetServiceEndpoints tells which optional services there are. Controllers
-	// up to 0.9.0 answer UNIMPLEMENTED, which means none.
+	// GetServiceEndpoints tells an exporter, once it has registered, which
+	// optional services there are. Controllers up to 0.9.0 answer UNIMPLEMENTED,
+	// which means none.
 	GetServiceEndpoints(ctx context.Context, in *GetServiceEndpointsRequest, opts ...grpc.CallOption) (*GetServiceEndpointsResponse, error)
 }
 
@@ -599,7 +604,7 @@ func (c *controllerServiceClient) GetServiceEndpoints(ctx context.Context, in *G
 // and listens on no port.
 type ControllerServiceServer interface {
 	// Register announces the exporter and its tree. Exporters send it once at
-	// start-up, and again after they lost the controller.
+	// start-up, and again once they have lost the controller.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Unregister takes the exporter back: its last call.
 	Unregister(context.Context, *UnregisterRequest) (*UnregisterResponse, error)
@@ -610,23 +615,28 @@ type ControllerServiceServer interface {
 	// second Listen on a lease takes over from the first.
 	Listen(*ListenRequest, grpc.ServerStreamingServer[ListenResponse]) error
 	// Status tells the exporter about its leases: the present state at once,
-	// then every change, for as long as the exporter stays registered.
+	// then every change. The open stream is also how the controller knows that
+	// the exporter lives.
 	Status(*StatusRequest, grpc.ServerStreamingServer[StatusResponse]) error
 	// Dial asks, as the client that holds the lease, for one connection to the
-	// exporter. FAILED_PRECONDITION means that the exporter is not ready yet.
+	// exporter. While the exporter is not ready it waits, and then fails with
+	// FAILED_PRECONDITION; it fails with UNAVAILABLE if the exporter does not
+	// listen on the lease, and RESOURCE_EXHAUSTED if it does not keep up.
 	Dial(context.Context, *DialRequest) (*DialResponse, error)
 	// GetLease describes a lease. Clients use ClientService for this now.
 	GetLease(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error)
 	// RequestLease asks for a lease. Clients use ClientService for this now.
 	RequestLease(context.Context, *RequestLeaseRequest) (*RequestLeaseResponse, error)
-	// ReleaseLease ends a lease early. Exporters send it when the afterLease
-	// hook has run before the lease was over.
+	// ReleaseLease ends a lease early. Exporters send it when a client has ended
+	// its session, or a hook has failed. A lease that has ended already is no
+	// error.
 	ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error)
-	// ListLeases lists the caller's leases. Clients use ClientService for this
-	// now.
+	// ListLeases lists the caller's leases that have not ended. Clients use
+	// ClientService for this now.
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
-	// GetServiceEndpoints tells which optional services there are. Controllers
-	// up to 0.9.0 answer UNIMPLEMENTED, which means none.
+	// GetServiceEndpoints tells an exporter, once it has registered, which
+	// optional services there are. Controllers up to 0.9.0 answer UNIMPLEMENTED,
+	// which means none.
 	GetServiceEndpoints(context.Context, *GetServiceEndpointsRequest) (*GetServiceEndpointsResponse, error)
 	mustEmbedUnimplementedControllerServiceServer()
 }

@@ -25,7 +25,7 @@ const (
 )
 
 // LabelSelector picks exporters by their labels. All requirements and all
-// labels must match; an empty selector matches every exporter.
+// labels must match.
 type LabelSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Requirements beyond plain equality.
@@ -144,8 +144,7 @@ func (x *LabelSelectorRequirement) GetValues() []string {
 	return nil
 }
 
-// Time is a point in time, as the Kubernetes API encodes it. Both fields unset
-// is the zero time, "never".
+// Time is a point in time, as the Kubernetes API encodes it.
 type Time struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Seconds since 1970-01-01T00:00:00Z.
@@ -200,8 +199,8 @@ func (x *Time) GetNanos() int32 {
 	return 0
 }
 
-// Condition is one observed aspect of a lease. The controller sets types
-// "Pending", "Ready", "Unsatisfiable" and "Invalid".
+// Condition is one observed aspect of a lease. The controller sets the types
+// "Pending", "Ready", "Unsatisfiable" and "Invalid", and all fields of each.
 type Condition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The aspect; a lease has at most one condition of each type.

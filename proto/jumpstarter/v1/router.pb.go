@@ -31,9 +31,10 @@ const (
 	// The payload is one chunk. Chunk boundaries survive end to end, which is
 	// how datagrams are carried.
 	FrameType_FRAME_TYPE_DATA FrameType = 0
-	// Has no effect.
+	// Reserved for an end by failure. Nobody sends it.
 	FrameType_FRAME_TYPE_RST_STREAM FrameType = 3
-	// Has no effect.
+	// Reserved for keeping a connection alive. Nobody sends it: a Python peer
+	// would read an empty chunk.
 	FrameType_FRAME_TYPE_PING FrameType = 6
 	// The sender is done writing: end of file in this direction only.
 	FrameType_FRAME_TYPE_GOAWAY FrameType = 7

@@ -142,16 +142,19 @@ type Lease struct {
 	// Resource name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Which exporters would do, in the syntax of a Kubernetes label selector.
+	// Empty only with exporter_name.
 	Selector string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
-	// How long it was asked for; unset if begin_time and end_time say it.
+	// How long it was asked for. A client may leave it out if it gives begin_time
+	// and end_time.
 	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3,oneof" json:"duration,omitempty"`
-	// How long it has lasted so far or did last. Set by the controller.
+	// How long it has lasted so far, or did last; unset while it is pending. Set
+	// by the controller.
 	EffectiveDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=effective_duration,json=effectiveDuration,proto3" json:"effective_duration,omitempty"`
 	// When it was asked to begin; unset for as soon as possible.
 	BeginTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=begin_time,json=beginTime,proto3,oneof" json:"begin_time,omitempty"`
 	// When it began; unset while it is pending. Set by the controller.
 	EffectiveBeginTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=effective_begin_time,json=effectiveBeginTime,proto3,oneof" json:"effective_begin_time,omitempty"`
-	// When it was asked to end; unset if duration says it.
+	// When it was asked to end; unset if duration alone says it.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3,oneof" json:"end_time,omitempty"`
 	// When it ended; unset until then, so that clients take a set one for the
 	// end. Set by the controller.
@@ -159,20 +162,20 @@ type Lease struct {
 	// Resource name of the client that holds it. Clients fail on a lease without
 	// one. Set by the controller, and by UpdateLease to hand the lease over.
 	Client *string `protobuf:"bytes,9,opt,name=client,proto3,oneof" json:"client,omitempty"`
-	// Resource name of the exporter it got; empty or unset while it is pending.
-	// Set by the controller.
+	// Resource name of the exporter it got; unset while it is pending. Set by
+	// the controller.
 	Exporter *string `protobuf:"bytes,10,opt,name=exporter,proto3,oneof" json:"exporter,omitempty"`
-	// How it stands, oldest first: clients show the last. Set by the controller.
+	// How it stands. Clients show the last. Set by the controller.
 	Conditions []*v1.Condition `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// The one exporter that will do, by its plain name; empty or unset for any
 	// that the selector matches.
 	ExporterName *string `protobuf:"bytes,12,opt,name=exporter_name,json=exporterName,proto3,oneof" json:"exporter_name,omitempty"`
-	// At most 10 labels of the lease itself.
+	// Labels of the lease itself; by default a controller allows 10.
 	Tags map[string]string `protobuf:"bytes,13,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether a disabled exporter will do. Only with exporter_name.
 	AllowDisabled bool `protobuf:"varint,14,opt,name=allow_disabled,json=allowDisabled,proto3" json:"allow_disabled,omitempty"`
-	// At most 8 notes for hooks and logs, such as a build number: keys of 32
-	// characters, values of 64. Unknown to release 0.9.0.
+	// At most 8 notes for hooks and logs, such as a build number: keys of up to
+	// 32 characters, values of up to 64. Unknown to release 0.9.0.
 	Context map[string]string `protobuf:"bytes,15,rep,name=context,proto3" json:"context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which label keys of the selector should no longer be used, with a hint for
 	// people or "". Set by the controller.
@@ -328,7 +331,8 @@ type GetExporterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resource name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Also return labels that the controller is configured to hide.
+	// Also return the labels that the controller hides: deprecated ones, and
+	// those that it is configured to.
 	ShowHiddenLabels bool `protobuf:"varint,2,opt,name=show_hidden_labels,json=showHiddenLabels,proto3" json:"show_hidden_labels,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -383,13 +387,14 @@ type ListExportersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The namespace, as a resource name.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The most exporters that the page may hold; 0 leaves it to the controller.
+	// The most exporters that the page may hold; 0 for all.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// A Kubernetes label selector; empty for all.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Also return labels that the controller is configured to hide.
+	// Also return the labels that the controller hides: deprecated ones, and
+	// those that it is configured to.
 	ShowHiddenLabels bool `protobuf:"varint,5,opt,name=show_hidden_labels,json=showHiddenLabels,proto3" json:"show_hidden_labels,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -566,12 +571,12 @@ type ListLeasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The namespace, as a resource name.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The most leases that the page may hold; 0 leaves it to the controller.
+	// The most leases that the page may hold; 0 for all.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// A Kubernetes label selector, matched against the lease's own selector;
-	// empty for all.
+	// A Kubernetes label selector, matched against the labels that the lease's
+	// own selector requires to be equal; empty for all.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Whether to leave out leases that have ended. Unset is true.
 	OnlyActive *bool `protobuf:"varint,5,opt,name=only_active,json=onlyActive,proto3,oneof" json:"only_active,omitempty"`
@@ -925,7 +930,7 @@ type RotateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token to use from now on.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// When it expires.
+	// When it expires; unset if it does not.
 	Expiry        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expiry,proto3" json:"expiry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

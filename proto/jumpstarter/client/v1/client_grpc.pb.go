@@ -53,11 +53,12 @@ type ClientServiceClient interface {
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	// CreateLease asks for a lease. It returns at once, with the lease pending.
 	CreateLease(ctx context.Context, in *CreateLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
-	// UpdateLease changes how long a lease lasts, when it begins, or whose it is.
+	// UpdateLease changes when a lease begins or ends, how long it lasts, or
+	// whose it is.
 	UpdateLease(ctx context.Context, in *UpdateLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
 	// DeleteLease ends a lease. FAILED_PRECONDITION if it has ended already.
 	DeleteLease(ctx context.Context, in *DeleteLeaseRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// RotateToken replaces the caller's token.
+	// RotateToken gives the caller a new token.
 	RotateToken(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error)
 }
 
@@ -169,11 +170,12 @@ type ClientServiceServer interface {
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	// CreateLease asks for a lease. It returns at once, with the lease pending.
 	CreateLease(context.Context, *CreateLeaseRequest) (*Lease, error)
-	// UpdateLease changes how long a lease lasts, when it begins, or whose it is.
+	// UpdateLease changes when a lease begins or ends, how long it lasts, or
+	// whose it is.
 	UpdateLease(context.Context, *UpdateLeaseRequest) (*Lease, error)
 	// DeleteLease ends a lease. FAILED_PRECONDITION if it has ended already.
 	DeleteLease(context.Context, *DeleteLeaseRequest) (*emptypb.Empty, error)
-	// RotateToken replaces the caller's token.
+	// RotateToken gives the caller a new token.
 	RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error)
 	mustEmbedUnimplementedClientServiceServer()
 }
