@@ -7,7 +7,6 @@ import (
 	"iter"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
 	_ "github.com/jumplead/jumplead/proto/jumpstarter/client/v1"
 	_ "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
@@ -54,12 +54,9 @@ func TestGeneratorVersion(t *testing.T) {
 // A release of Jumpstarter declares what wire.txt says of it, reads what we
 // write, writes what we read, and keeps what it does not know.
 func TestStock(t *testing.T) {
-	python, err := filepath.Abs("../.build/venv/bin/python")
+	env, err := pyenv.Open(t.Context())
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(python); err != nil {
-		t.Skip("needs the stock Jumpstarter release in .build/venv:", err)
+		t.Skip("no python:", err)
 	}
 
 	// What 0.9.0 does not know at all it cannot be asked about.
@@ -84,7 +81,7 @@ func TestStock(t *testing.T) {
 	if err := json.NewEncoder(&question).Encode(wires); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), python, "testdata/stock.py")
+	cmd := exec.CommandContext(t.Context(), env.Bin("python"), "testdata/stock.py")
 	cmd.Stdin, cmd.Stderr = &question, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
