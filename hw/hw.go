@@ -82,7 +82,8 @@ type SerialOptions struct {
 	Baud int
 
 	// Shared opens the port without claiming it. The zero value claims it: a second open that claims gets ErrBusy, because
-	// two readers of one port each get a part of the bytes.
+	// two readers of one port each get a part of the bytes. To a port that is claimed already, a Shared open may get
+	// ErrBusy as well.
 	Shared bool
 
 	// DisableHUPCL clears the terminal's "hang up on close" flag, so that closing the port leaves DTR and RTS asserted. A

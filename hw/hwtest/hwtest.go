@@ -1,0 +1,118 @@
+// Package hwtest lets a test ask for what it needs instead of where it runs.
+//
+// A test that needs something which not every machine has calls [Need]. On a machine without it the test is skipped, and
+// the skip names what is missing. The same test then runs on a laptop, in a virtual machine with simulated buses and on
+// a board on the bench.
+//
+// A skip that nobody notices is a hole, so a continuous-integration job promises what it has set up:
+//
+//	JUMPLEAD_PROMISED=pty,python go test ./...
+//
+// A promised capability that turns out to be missing fails the test.
+//
+// A test that needs no hardware at all, only something that behaves like it, takes a [Board] of models from [Host].
+package hwtest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/serial/serialtest"
+)
+
+// Capability is something that a test needs and a machine may lack.
+type Capability string
+
+const (
+	PTY    Capability = "pty"    // the kernel's pseudo-terminals
+	Python Capability = "python" // the stock Python packages in a virtual environment; see NeedFunc
+	UART   Capability = "uart"   // a real serial port that a test may play with; see UARTPath
+)
+
+// probes says of each capability how to find out whether it is there. A nil probe belongs to the tests: they alone can
+// look, and call NeedFunc. A capability that is missing from this list cannot be needed or promised, so that a misspelt
+// promise is noticed.
+var probes = map[Capability]func() error{
+	PTY:    probePTY,
+	Python: nil,
+	UART:   probeUART,
+}
+
+// promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
+const promises = "JUMPLEAD_PROMISED"
+
+// Need skips the test unless the machine has c, or fails it if c was promised.
+func Need(t testing.TB, c Capability) {
+	t.Helper()
+	probe, ok := probes[c]
+	if ok && probe == nil {
+		t.Fatalf("Need(%q): hwtest has no probe for it; use NeedFunc", c)
+	}
+	NeedFunc(t, c, probe)
+}
+
+// NeedFunc is Need with the caller's own probe: nil means that c is there, an error says why it is not.
+func NeedFunc(t testing.TB, c Capability, probe func() error) {
+	t.Helper()
+	known := slices.Sorted(maps.Keys(probes))
+	if _, ok := probes[c]; !ok {
+		t.Fatalf("unknown capability %q; known: %q", c, known)
+	}
+	promised := false
+	for _, p := range strings.Split(os.Getenv(promises), ",") {
+		p := Capability(strings.TrimSpace(p))
+		if _, ok := probes[p]; !ok && p != "" {
+			t.Fatalf("%s promises unknown capability %q; known: %q", promises, p, known)
+		}
+		promised = promised || p == c
+	}
+	err := probe()
+	switch {
+	case err != nil && promised:
+		t.Fatalf("capability %s was promised but is missing: %v", c, err)
+	case err != nil:
+		t.Skipf("needs capability %s, which is missing: %v", c, err)
+	}
+}
+
+func probePTY() error {
+	dir, err := os.MkdirTemp("", "hwtest")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	p, err := serialtest.OpenPTY(filepath.Join(dir, "tty"))
+	if err != nil {
+		return fmt.Errorf("%w (is devpts mounted on /dev/pts?)", err)
+	}
+	return p.Close()
+}
+
+// UARTPath is the serial port that this machine lends to tests, from the environment variable JUMPLEAD_UART, or "".
+// Nothing that minds an edge on DTR or RTS, or a stray byte, may be attached to it.
+func UARTPath() string { return os.Getenv("JUMPLEAD_UART") }
+
+func probeUART() error {
+	if UARTPath() == "" {
+		return errors.New("JUMPLEAD_UART does not name a serial port for tests")
+	}
+	return nil
+}
+
+// Board holds the models behind a fake host: what the test plugs in there, the code under test finds.
+type Board struct {
+	Serial *serialtest.Bus
+}
+
+// Host returns a whole fake host, with nothing plugged in, and the board behind it.
+func Host() (hw.Host, *Board) {
+	b := &Board{Serial: &serialtest.Bus{}}
+	return hw.Host{Serial: b.Serial}, b
+}
