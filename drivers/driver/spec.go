@@ -16,6 +16,10 @@ type Contract struct {
 	Name   string // as the folder is called: "power"
 	Client string // the Python class that stock clients make for it
 	Kind   string // upstream's driver_type, which log records carry
+
+	// Forwarded says that clients forward local connections into its streams
+	// and watch only for their end: a stream that fails must end as well.
+	Forwarded bool
 }
 
 // Role says what a node of a spec is to the tree.

@@ -1,0 +1,43 @@
+package rpc
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Sizes of the transport's windows and buffers. gRPC's own 64 KiB windows make
+// a sender wait for an acknowledgement in the middle of every chunk of a tunnel;
+// a window of a few chunks keeps the pipe full. They bound what a slow reader
+// can make the exporter hold: one window a stream, four a connection.
+const (
+	streamWindow = 512 << 10
+	connWindow   = 1 << 20
+	ioBuffer     = 64 << 10
+)
+
+// ServerOptions are those of every server that clients connect to.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.ReadBufferSize(ioBuffer),
+		grpc.WriteBufferSize(ioBuffer),
+		grpc.SharedWriteBuffer(true),
+		// clients ping every 20 s also when idle, as upstream's do
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// a client that vanished without a word is noticed, and its streams end
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 60 * time.Second, Timeout: 20 * time.Second}),
+	}
+}
+
+// DialOptions are those of every client connection.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithReadBufferSize(ioBuffer),
+		grpc.WithWriteBufferSize(ioBuffer),
+	}
+}

@@ -1,0 +1,468 @@
+// Package rpc serves a session over gRPC: the ExporterService for calls, status
+// and logs, and the RouterService for byte streams.
+//
+// It is the only place where protobuf values meet the drivers' JSON-shaped
+// ones, and where kinds of errors become status codes:
+//
+//	unsupported, and nothing else to say    UNIMPLEMENTED
+//	no such method                          NOT_FOUND
+//	bad argument                            INVALID_ARGUMENT
+//	deadline                                DEADLINE_EXCEEDED
+//	absent device, failed connection        UNAVAILABLE
+//	operating system's refusal              INTERNAL
+//	session not ready                       FAILED_PRECONDITION
+//	anything else                           UNKNOWN
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/session"
+	"github.com/jumplead/jumplead/exporter/stream"
+	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Register adds both services of a session to a gRPC server. The log takes what
+// is the exporter's own business: panics of drivers.
+func Register(r grpc.ServiceRegistrar, s *session.Session, log *slog.Logger) {
+	srv := &server{s: s, log: log}
+	pb.RegisterExporterServiceServer(r, srv)
+	pb.RegisterRouterServiceServer(r, srv)
+}
+
+type server struct {
+	pb.UnimplementedExporterServiceServer
+	pb.UnimplementedRouterServiceServer
+
+	s   *session.Session
+	log *slog.Logger
+}
+
+func (s *server) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportResponse, error) {
+	reports := s.s.Tree.Reports()
+	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.MOTD,
+		Reports: make([]*pb.DriverInstanceReport, len(reports))}
+	for i, r := range reports {
+		out.Reports[i] = Report(r)
+	}
+	return out, nil
+}
+
+// Report is a node's report on the wire.
+func Report(r driver.Report) *pb.DriverInstanceReport {
+	out := &pb.DriverInstanceReport{Uuid: r.UUID.String(), Labels: r.Labels, MethodsDescription: r.Methods}
+	if r.Parent != uuid.Nil {
+		p := r.Parent.String()
+		out.ParentUuid = &p
+	}
+	if r.Description != "" {
+		out.Description = &r.Description
+	}
+	return out
+}
+
+func (s *server) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	st := s.s.Status()
+	out := &pb.GetStatusResponse{Status: st.Now, Message: &st.Message, StatusVersion: st.Version}
+	if st.Version > 0 {
+		out.PreviousStatus = &st.Before
+	}
+	return out, nil
+}
+
+func (s *server) EndSession(context.Context, *pb.EndSessionRequest) (*pb.EndSessionResponse, error) {
+	ok, message := false, "no session is active"
+	if s.s.End != nil {
+		ok, message = s.s.End()
+	}
+	return &pb.EndSessionResponse{Success: ok, Message: &message}, nil
+}
+
+func (s *server) Reset(ctx context.Context, _ *pb.ResetRequest) (*pb.ResetResponse, error) {
+	if err := s.s.Ready(); err != nil {
+		return nil, Status(err)
+	}
+	if err := s.s.Tree.Reset(ctx); err != nil {
+		return nil, Status(err)
+	}
+	return &pb.ResetResponse{}, nil
+}
+
+func (s *server) LogStream(_ *emptypb.Empty, out grpc.ServerStreamingServer[pb.LogStreamResponse]) error {
+	if err := out.SendHeader(nil); err != nil { // so that a client knows it is following
+		return err
+	}
+	r := s.s.Logs.Follow()
+	defer r.Close()
+	for {
+		rec, err := r.Next(out.Context())
+		if err != nil {
+			return status.FromContextError(err).Err()
+		}
+		if err := out.Send(logRecord(rec)); err != nil {
+			return err
+		}
+	}
+}
+
+func logRecord(r session.Record) *pb.LogStreamResponse {
+	out := &pb.LogStreamResponse{
+		Severity: session.LevelName(r.Level), Message: r.Message,
+		Source: &r.Source, Timestamp: timestamppb.New(r.Time),
+	}
+	if r.DriverType != "" {
+		out.DriverType = &r.DriverType
+	}
+	if r.Operation != "" {
+		out.Operation = &r.Operation
+	}
+	if r.Result != "" {
+		out.StructuredFields = map[string]string{"result": r.Result}
+		if r.ErrorType != "" {
+			out.StructuredFields["error_type"] = r.ErrorType
+		}
+	}
+	return out
+}
+
+// row finds the exported method of a call. A method of another kind is as
+// absent as an unknown one, but the text tells them apart.
+func row(ctx context.Context, n *driver.Node, method string, kind driver.Kind) (driver.Export, error) {
+	d, err := n.Driver(ctx)
+	if err != nil {
+		return driver.Export{}, err
+	}
+	e, ok := d.Export(method)
+	switch {
+	case ok && e.Kind() == kind:
+		return e, nil
+	case ok:
+		return e, fmt.Errorf("method %s missing marker: it is a %s, not a %s%w", method, e.Kind(), kind, quiet(driver.ErrNoMethod))
+	case inherited[method]:
+		return e, fmt.Errorf("method %s missing marker: it is not exported%w", method, quiet(driver.ErrNoMethod))
+	}
+	return e, fmt.Errorf("method %s not found on driver%w", clip(method), quiet(driver.ErrNoMethod))
+}
+
+// inherited are names that every Python driver has without exporting them.
+// Clients are told so, as upstream tells them.
+var inherited = map[string]bool{
+	"close": true, "reset": true, "report": true, "enumerate": true, "client": true,
+	"extra_labels": true, "resource": true, "children": true, "resources": true,
+	"description": true, "methods_description": true, "log_level": true, "logger": true,
+	"labels": true, "uuid": true, "driver_type": true,
+	"DriverCall": true, "StreamingDriverCall": true, "Stream": true,
+}
+
+// quiet gives an error a kind without adding to its text.
+func quiet(kind error) error { return silent{kind} }
+
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}
+
+// operation logs the start of a call for the clients and returns what logs its
+// end.
+func (s *server) operation(n *driver.Node, method string) func(error) {
+	kind := n.Spec.Contract.Kind
+	s.s.Logs.Append(session.Record{Time: time.Now(), Source: pb.LogSource_LOG_SOURCE_DRIVER,
+		Message: "Operation started", DriverType: kind, Operation: method})
+	return func(err error) {
+		rec := session.Record{Time: time.Now(), Source: pb.LogSource_LOG_SOURCE_DRIVER,
+			Message: "Operation completed", DriverType: kind, Operation: method, Result: "success"}
+		if err != nil {
+			rec.Level, rec.Message, rec.Result = slog.LevelWarn, "Operation failed", "failure"
+			rec.ErrorType = driver.Classify(err).String()
+		}
+		s.s.Logs.Append(rec)
+	}
+}
+
+// node finds the driver of a call that is served now.
+func (s *server) node(id string) (*driver.Node, error) {
+	if err := s.s.Ready(); err != nil {
+		return nil, err
+	}
+	return s.s.Node(id)
+}
+
+func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.DriverCallResponse, error) {
+	n, err := s.node(in.Uuid)
+	if err != nil {
+		return nil, Status(err)
+	}
+	done := s.operation(n, in.Method)
+	result, err := s.call(ctx, n, in)
+	done(err)
+	if err != nil {
+		return nil, Status(err)
+	}
+	return &pb.DriverCallResponse{Uuid: answerID, Result: result}, nil
+}
+
+// answerID fills the uuid of answers, which nobody reads.
+var answerID = uuid.Nil.String()
+
+func (s *server) call(ctx context.Context, n *driver.Node, in *pb.DriverCallRequest) (result *structpb.Value, err error) {
+	defer s.recovered(n, in.Method, &err)
+	e, err := row(ctx, n, in.Method, driver.KindCall)
+	if err != nil {
+		return nil, err
+	}
+	args, err := FromValues(in.Args)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.Call(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return ToValue(v)
+}
+
+func (s *server) StreamingDriverCall(in *pb.StreamingDriverCallRequest, out grpc.ServerStreamingServer[pb.StreamingDriverCallResponse]) error {
+	n, err := s.node(in.Uuid)
+	if err != nil {
+		return Status(err)
+	}
+	done := s.operation(n, in.Method)
+	err = s.feed(n, in, out)
+	done(err)
+	return Status(err)
+}
+
+func (s *server) feed(n *driver.Node, in *pb.StreamingDriverCallRequest, out grpc.ServerStreamingServer[pb.StreamingDriverCallResponse]) (err error) {
+	defer s.recovered(n, in.Method, &err)
+	ctx := out.Context()
+	e, err := row(ctx, n, in.Method, driver.KindFeed)
+	if err != nil {
+		return err
+	}
+	args, err := FromValues(in.Args)
+	if err != nil {
+		return err
+	}
+	seq, err := e.Feed(ctx, args)
+	if err != nil {
+		return err
+	}
+	for v, err := range seq {
+		if err != nil {
+			return err
+		}
+		result, err := ToValue(v)
+		if err != nil {
+			return err
+		}
+		if err := out.Send(&pb.StreamingDriverCallResponse{Uuid: answerID, Result: result}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// recovered turns a driver's panic into an error: the other drivers go on.
+func (s *server) recovered(n *driver.Node, method string, err *error) {
+	if p := recover(); p != nil {
+		s.log.Error("driver panicked", "driver", n.Path, "method", method, "panic", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("%s: the driver failed inside %s: %v", n.Path, method, p)
+	}
+}
+
+// request is what the metadata of a stream asks for.
+type request struct {
+	Kind     string  `json:"kind"`
+	UUID     string  `json:"uuid"`
+	Method   string  `json:"method"`
+	Encoding *string `json:"x_jmp_content_encoding"`
+}
+
+// ParseRequest reads the metadata entry that opens a stream.
+func ParseRequest(md metadata.MD) (request, error) {
+	var r request
+	values := md.Get("request")
+	if len(values) == 0 {
+		return r, errors.New("stream: the metadata has no entry called request")
+	}
+	// of several, Python's dict keeps the last
+	if err := json.Unmarshal([]byte(values[len(values)-1]), &r); err != nil {
+		return r, fmt.Errorf("stream: metadata entry request: %w", err)
+	}
+	switch r.Kind {
+	case "driver", "resource":
+		return r, nil
+	}
+	return r, fmt.Errorf("stream: kind %q is none of driver, resource", clip(r.Kind))
+}
+
+func (s *server) Stream(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]) (err error) {
+	md, _ := metadata.FromIncomingContext(rpc.Context())
+	req, err := ParseRequest(md)
+	if err != nil {
+		return status.Error(codes.Unknown, err.Error())
+	}
+	n, err := s.s.Node(req.UUID)
+	if err != nil {
+		return status.Error(codes.Unknown, err.Error())
+	}
+	if req.Kind == "resource" {
+		return s.offer(rpc, n, req)
+	}
+	return s.connect(rpc, n, req.Method)
+}
+
+// connect serves a driver's byte stream. What fails before the stream is open
+// is UNKNOWN, as upstream's exporter answers, unless the kind says more: no such
+// method, an absent device.
+func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, method string) (err error) {
+	defer s.recovered(n, method, &err)
+	ctx := rpc.Context()
+	frames := serverFrames{rpc}
+	conn, err := s.dial(ctx, n, method)
+	if err != nil {
+		err := opening(err)
+		s.log.Warn("stream did not open", "driver", n.Path, "method", method, "error", status.Convert(err).Message())
+		if n.Spec.Contract.Forwarded && status.Code(err) != codes.NotFound {
+			// Port forwarders of the stock client leave the local connection
+			// hanging on an error; they close it on an end of stream.
+			_ = frames.Send(nil, pb.FrameType_FRAME_TYPE_GOAWAY)
+		}
+		return err
+	}
+	if err := rpc.SendHeader(nil); err != nil {
+		conn.Close()
+		return err
+	}
+	err = stream.Serve(ctx, frames, conn, n.Spec.Contract.Forwarded)
+	if errors.Is(err, stream.ErrPeer) && ctx.Err() == nil {
+		s.log.Warn("stream broke", "driver", n.Path, "method", method, "error", err)
+	}
+	return Status(err)
+}
+
+func (s *server) dial(ctx context.Context, n *driver.Node, method string) (io.ReadWriteCloser, error) {
+	e, err := row(ctx, n, method, driver.KindStream)
+	if err != nil {
+		return nil, err
+	}
+	return e.Stream(ctx)
+}
+
+// opening is the status of a stream that did not open.
+func opening(err error) error {
+	switch c := Status(err); status.Code(c) {
+	case codes.NotFound, codes.Unavailable, codes.Canceled:
+		return c
+	}
+	return status.Error(codes.Unknown, err.Error())
+}
+
+// offer holds a client's resource stream open until the call that names it is
+// done with it, or the client goes. No content encoding is agreed to: a client
+// that is not answered with one compresses and decompresses by itself.
+func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, req request) error {
+	taken, end := context.WithCancel(rpc.Context())
+	defer end()
+	id, err := s.s.Offers.Add(n.UUID, stream.New(serverFrames{rpc}, end))
+	if err != nil {
+		return Status(err)
+	}
+	defer s.s.Offers.Remove(id)
+	handle, err := json.Marshal(map[string]any{"kind": "client_stream", "uuid": id.String(), "x_jmp_content_encoding": nil})
+	if err != nil {
+		return err
+	}
+	if err := rpc.SendHeader(metadata.Pairs("resource", string(handle))); err != nil {
+		return err
+	}
+	<-taken.Done()
+	return Status(rpc.Context().Err())
+}
+
+// serverFrames is the exporter's side of a stream RPC.
+type serverFrames struct {
+	rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]
+}
+
+func (f serverFrames) Send(payload []byte, t pb.FrameType) error {
+	return f.rpc.Send(&pb.StreamResponse{Payload: payload, FrameType: t})
+}
+
+func (f serverFrames) Recv() ([]byte, pb.FrameType, error) {
+	m, err := f.rpc.Recv()
+	if err != nil {
+		return nil, 0, err
+	}
+	return m.Payload, m.FrameType, nil
+}
+
+// Status is an error as a status that gRPC sends; nil stays nil, and a status
+// stays what it is.
+func Status(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return err
+	}
+	return status.Error(Code(driver.Classify(err)), err.Error())
+}
+
+// Code is the status code of a class of errors.
+func Code(c driver.Class) codes.Code {
+	switch c {
+	case driver.OK:
+		return codes.OK
+	case driver.Unsupported:
+		return codes.Unimplemented
+	case driver.NoMethod:
+		return codes.NotFound
+	case driver.Invalid:
+		return codes.InvalidArgument
+	case driver.Timeout:
+		return codes.DeadlineExceeded
+	case driver.Unavailable:
+		return codes.Unavailable
+	case driver.Device:
+		return codes.Internal
+	case driver.Canceled:
+		return codes.Canceled
+	case driver.NotReady:
+		return codes.FailedPrecondition
+	}
+	return codes.Unknown
+}
+
+// Class is the inverse of [Code].
+func Class(c codes.Code) driver.Class {
+	for k := driver.OK; k <= driver.NotReady; k++ {
+		if Code(k) == c {
+			return k
+		}
+	}
+	return driver.Internal
+}

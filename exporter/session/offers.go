@@ -1,0 +1,97 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jumplead/jumplead/drivers/driver"
+)
+
+// Offers are the byte streams that clients hold open for a coming call. A call
+// names one by its handle; it is good once, for the driver it was opened on,
+// and while the client's stream lasts.
+type Offers struct {
+	mu     sync.Mutex
+	closed bool
+	open   map[uuid.UUID]*offer
+}
+
+type offer struct {
+	node   uuid.UUID
+	stream io.ReadWriteCloser
+}
+
+// NewOffers makes an empty set.
+func NewOffers() *Offers { return &Offers{open: map[uuid.UUID]*offer{}} }
+
+// Add enters a stream that was opened on a node, and returns the UUID that its
+// handle carries. Remove must follow when the client's stream has ended.
+func (o *Offers) Add(node uuid.UUID, s io.ReadWriteCloser) (uuid.UUID, error) {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return id, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return id, fmt.Errorf("resource: the session is over: %w", driver.ErrUnavailable)
+	}
+	o.open[id] = &offer{node, s}
+	return id, nil
+}
+
+// Remove takes an offer back. One that a call has taken is the call's to close.
+func (o *Offers) Remove(id uuid.UUID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.open, id)
+}
+
+// Close closes the offers that nobody took.
+func (o *Offers) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for id, x := range o.open {
+		x.stream.Close()
+		delete(o.open, id)
+	}
+}
+
+// OpenHandle takes the stream that a handle names.
+func (o *Offers) OpenHandle(_ context.Context, node uuid.UUID, h driver.Handle) (io.ReadWriteCloser, error) {
+	m, ok := h.Raw().(map[string]any)
+	if !ok {
+		return nil, driver.BadArg("handle", "wants a resource handle, a mapping with a kind")
+	}
+	switch kind, _ := m["kind"].(string); kind {
+	case "client_stream":
+		text, _ := m["uuid"].(string)
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, driver.BadArg("handle.uuid", "%q: %v", clip(text), err)
+		}
+		if enc := m["x_jmp_content_encoding"]; enc != nil {
+			return nil, fmt.Errorf("handle: content encoding %v was not agreed on: %w", enc, errors.ErrUnsupported)
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		x := o.open[id]
+		if x == nil {
+			return nil, fmt.Errorf("handle: no open stream has the uuid %s: it may be used up, or its client gone", id)
+		}
+		if x.node != node {
+			return nil, fmt.Errorf("handle: the stream %s was opened on another driver", id)
+		}
+		delete(o.open, id)
+		return x.stream, nil
+	case "presigned_request":
+		return nil, fmt.Errorf("handle: presigned requests: %w", errors.ErrUnsupported)
+	default:
+		return nil, driver.BadArg("handle.kind", "%q is none of client_stream, presigned_request", clip(kind))
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package stream
+
+func notConnected(error) bool { return false }
