@@ -1,0 +1,184 @@
+// Package app is the jumplead program as a library: a test runs it in process,
+// and a module of a lab's own builds a jumplead with its own drivers:
+//
+//	func main() {
+//		specs := append(all.Specs(), mydriver.Spec)
+//		os.Exit(app.Main(context.Background(), app.OS(), specs...))
+//	}
+//
+// # Exit status
+//
+// 0 after TERM, INT, QUIT and HUP; 1 when a config cannot be loaded or the
+// exporter fails; 2 when the program was called wrongly.
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/hw"
+)
+
+// Proc is what a process has, in the shape of exec.Cmd.
+type Proc struct {
+	Args   []string // Args[0] is the program's name
+	Env    []string // nil: none
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+
+	// Signals makes TERM, INT, QUIT and HUP of the process end a command that
+	// runs. Without it the context alone does.
+	Signals bool
+	// Terminal says that Stderr is a terminal: logs are for people then.
+	Terminal bool
+	Host     hw.Host // what the board has
+}
+
+// Exit statuses.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// command is one of the program's commands.
+type command struct {
+	name string
+	args string // as the help shows them
+	help string
+	run  func(ctx context.Context, p *program, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"run", "", "Run an exporter.", run},
+		{"version", "", "Print the version.", version},
+	}
+}
+
+// program is one run of jumplead.
+type program struct {
+	*Proc
+	specs []driver.Spec
+	log   logOptions
+}
+
+func (p *program) getenv(key string) string {
+	for _, kv := range slices.Backward(p.Env) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+// Main runs the program and returns its exit status. It ends when the context
+// does, if not before.
+func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
+	p := &program{Proc: &proc, specs: specs}
+	err := p.main(ctx)
+	var wrong *usageError
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.As(err, &wrong):
+		fmt.Fprintf(p.Stderr, "Error: %v\nTry 'jumplead --help'.\n", err)
+		return exitUsage
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(p.Stderr, "Error: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return exitError
+}
+
+func (p *program) main(ctx context.Context) error {
+	fs := p.flags("jumplead")
+	if err := p.parse(fs, p.Args[1:], p.help); err != nil {
+		return err
+	}
+	if fs.NArg() == 0 {
+		p.help(p.Stderr)
+		return usage("no command is given")
+	}
+	name := fs.Arg(0)
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(ctx, p, fs.Args()[1:])
+		}
+	}
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+	}
+	text := fmt.Sprintf("no such command %q", name)
+	if near := driver.Nearest(name, names); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return usage("%s", text)
+}
+
+func (p *program) help(w io.Writer) {
+	fmt.Fprint(w, "Usage: jumplead [--log-level LEVEL] [--log-format FORMAT] COMMAND ...\n\nThe exporter of a test harness.\n\nCommands:\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.help)
+	}
+	fmt.Fprint(w, "\nEach command tells more with --help.\n")
+}
+
+// flags makes a flag set with the flags that every command takes.
+func (p *program) flags(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Func("log-level", "least `LEVEL` to log: DEBUG, INFO, WARNING, ERROR, CRITICAL", p.log.setLevel)
+	fs.Func("log-format", "`FORMAT` of the log: auto (json unless stderr is a terminal), json, text", p.log.setFormat)
+	return fs
+}
+
+// parse parses flags; a request for help is answered and returned as
+// flag.ErrHelp.
+func (p *program) parse(fs *flag.FlagSet, args []string, help func(io.Writer)) error {
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		help(p.Stdout)
+		return err
+	}
+	if err != nil {
+		return usage("%s: %v", fs.Name(), dashes(err))
+	}
+	return nil
+}
+
+// dashes spells flags in messages as people type them.
+func dashes(err error) string {
+	s := err.Error()
+	for _, before := range []string{"not defined: ", "an argument: ", "for flag ", "boolean flag "} {
+		s = strings.ReplaceAll(s, before+"-", before+"--")
+	}
+	return s
+}
+
+// OS is the process that this program runs as.
+func OS() Proc {
+	fi, err := os.Stderr.Stat()
+	return Proc{
+		Args: os.Args, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Signals:  true,
+		Terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0,
+		Host:     board(),
+	}
+}

@@ -1,0 +1,150 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/session"
+)
+
+type logOptions struct {
+	level  slog.Level
+	format string // "", json, text
+}
+
+func (o *logOptions) setLevel(name string) error {
+	l, ok := driver.ParseLevel(name)
+	if !ok || strings.ToUpper(name) != name {
+		return fmt.Errorf("it is none of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+	}
+	o.level = l
+	return nil
+}
+
+func (o *logOptions) setFormat(name string) error {
+	switch name {
+	case "auto":
+		name = ""
+	case "json", "text":
+	default:
+		return fmt.Errorf("it is none of auto, json, text")
+	}
+	o.format = name
+	return nil
+}
+
+// handler writes the log to w: lines for people on a terminal, else JSON with
+// the keys that log collectors know from the Python exporter (ts, level,
+// logger, msg, component).
+func (o logOptions) handler(w io.Writer, terminal bool) slog.Handler {
+	if o.format == "text" || o.format == "" && terminal {
+		return &textHandler{w: w, mu: new(sync.Mutex), level: o.level}
+	}
+	return &jsonHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{
+		Level: o.level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) > 0 {
+				return a
+			}
+			switch a.Key {
+			case slog.TimeKey:
+				return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z"))
+			case slog.LevelKey:
+				l, _ := a.Value.Any().(slog.Level)
+				return slog.String("level", strings.ToLower(session.LevelName(l)))
+			}
+			return a
+		},
+	}).WithAttrs([]slog.Attr{slog.String("component", "exporter")}), ""}
+}
+
+// jsonHandler adds the logger's name: the driver's, or the exporter's own.
+type jsonHandler struct {
+	slog.Handler
+	driver string
+}
+
+func (h *jsonHandler) Handle(ctx context.Context, r slog.Record) error {
+	name := "jumplead"
+	if h.driver != "" {
+		name = "driver." + h.driver
+	}
+	r.AddAttrs(slog.String("logger", name))
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *jsonHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	name := h.driver
+	for _, a := range attrs {
+		if a.Key == "driver" {
+			name = a.Value.String()
+		}
+	}
+	return &jsonHandler{h.Handler.WithAttrs(attrs), name}
+}
+
+func (h *jsonHandler) WithGroup(name string) slog.Handler {
+	return &jsonHandler{h.Handler.WithGroup(name), h.driver}
+}
+
+// textHandler writes one line a record: time, level, source, message, and what
+// else is known.
+type textHandler struct {
+	w      io.Writer
+	mu     *sync.Mutex
+	level  slog.Level
+	source string
+	attrs  []slog.Attr
+}
+
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = append([]slog.Attr(nil), h.attrs...)
+	for _, a := range attrs {
+		switch a.Key {
+		case "driver":
+			c.source = a.Value.String()
+		case "driver_type":
+		default:
+			c.attrs = append(c.attrs, a)
+		}
+	}
+	return &c
+}
+
+func (h *textHandler) WithGroup(string) slog.Handler { return h }
+
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(r.Time.Format(time.TimeOnly))
+	fmt.Fprintf(&b, " %-7s ", session.LevelName(r.Level))
+	if h.source != "" {
+		b.WriteString(h.source + ": ")
+	}
+	b.WriteString(r.Message)
+	add := func(a slog.Attr) bool {
+		v := a.Value.Resolve().String()
+		if strings.ContainsAny(v, " \n\t") {
+			v = fmt.Sprintf("%q", v)
+		}
+		b.WriteString(" " + a.Key + "=" + v)
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	b.WriteByte('\n')
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := io.WriteString(h.w, b.String())
+	return err
+}

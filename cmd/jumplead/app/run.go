@@ -1,0 +1,176 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter"
+	"github.com/jumplead/jumplead/exporter/config"
+)
+
+// runFlags are the flags of run. Names and meaning are those of upstream's
+// jmp run, so that a unit file needs only another program name; listen is ours.
+type runFlags struct {
+	alias, path    string
+	listener       string
+	insecure       bool
+	cert, key      string
+	passphrase     string
+	exitOnLeaseEnd bool
+	listen         string
+}
+
+func run(ctx context.Context, p *program, args []string) error {
+	var f runFlags
+	fs := p.flags("run")
+	fs.StringVar(&f.alias, "exporter", "", "`ALIAS` of the exporter's config")
+	fs.StringVar(&f.path, "exporter-config", "", "`PATH` of the exporter's config")
+	fs.StringVar(&f.listener, "tls-grpc-listener", "", "serve clients directly on `[HOST:]PORT`; the host is 0.0.0.0 when it is left out")
+	fs.BoolVar(&f.insecure, "tls-grpc-insecure", false, "with --tls-grpc-listener: no TLS; whoever reaches the port drives the harness")
+	fs.StringVar(&f.cert, "tls-cert", "", "server certificate, a PEM `FILE`")
+	fs.StringVar(&f.key, "tls-key", "", "server key, a PEM `FILE`")
+	fs.StringVar(&f.passphrase, "passphrase", "", "`TEXT` that every client must send")
+	fs.BoolVar(&f.exitOnLeaseEnd, "exit-on-lease-end", false, "end after the lease; without a controller there is none to end")
+	fs.StringVar(&f.listen, "listen", "", "serve clients on this machine on `unix:PATH`")
+	if err := p.parse(fs, args, runHelp(fs)); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return usage("run: got unexpected extra argument (%s)", fs.Arg(0))
+	}
+	at, err := f.check()
+	if err != nil {
+		return err
+	}
+	return p.export(ctx, f, at)
+}
+
+func runHelp(fs *flag.FlagSet) func(io.Writer) {
+	return func(w io.Writer) {
+		fmt.Fprint(w, "Usage: jumplead run [OPTIONS]\n\nRun an exporter.\n\nOptions:\n")
+		fs.VisitAll(func(f *flag.Flag) {
+			name, text := flag.UnquoteUsage(f)
+			if name != "" {
+				name = " " + name
+			}
+			fmt.Fprintf(w, "  --%s%s\n        %s\n", f.Name, name, text)
+		})
+	}
+}
+
+// check finds combinations of flags that make no sense, and where to listen.
+func (f runFlags) check() (at exporter.Address, err error) {
+	switch {
+	case f.alias == "" && f.path == "":
+		return at, usage("run: one of --exporter, --exporter-config should be specified")
+	case f.alias != "" && f.path != "":
+		return at, usage("run: only one of --exporter, --exporter-config should be specified")
+	case f.listener == "" && (f.insecure || f.cert != "" || f.key != "" || f.passphrase != "" && f.listen == ""):
+		return at, usage("run: --tls-grpc-insecure, --tls-cert, --tls-key, and --passphrase require --tls-grpc-listener")
+	case f.listener != "" && f.listen != "":
+		return at, usage("run: --listen and --tls-grpc-listener exclude each other")
+	case f.listener != "" && f.insecure && (f.cert != "" || f.key != ""):
+		return at, usage("run: --tls-grpc-insecure cannot be combined with --tls-cert / --tls-key")
+	case f.listener != "" && !f.insecure && (f.cert == "" || f.key == ""):
+		return at, usage("run: --tls-grpc-listener requires either --tls-grpc-insecure or --tls-cert and --tls-key")
+	case f.listen != "":
+		path, ok := strings.CutPrefix(f.listen, "unix:")
+		if !ok || path == "" {
+			return at, usage("run: --listen: %q is not unix:PATH; for a TCP port use --tls-grpc-listener", f.listen)
+		}
+		return exporter.Address{Network: "unix", Address: path}, nil
+	case f.listener != "":
+		addr, err := parseListener(f.listener)
+		return exporter.Address{Network: "tcp", Address: addr}, err
+	}
+	return at, nil
+}
+
+// parseListener reads [HOST:]PORT. IPv6 hosts may stand in brackets or bare.
+func parseListener(s string) (string, error) {
+	host, port := "0.0.0.0", s
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		if h := strings.Trim(strings.TrimSpace(s[:i]), "[]"); h != "" {
+			host = h
+		}
+		port = s[i+1:]
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(port))
+	if err != nil {
+		return "", usage("run: --tls-grpc-listener: port must be an integer, got %q", port)
+	}
+	if n < 1 || n > 65535 {
+		return "", usage("run: --tls-grpc-listener: port must be between 1 and 65535, got %d", n)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n)), nil
+}
+
+func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) error {
+	if p.Signals {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+		defer stop()
+	}
+	handler := p.log.handler(p.Stderr, p.Terminal)
+	log := slog.New(handler)
+
+	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler}
+	if f.cert != "" { // before the config: a wrong path is a mistake in the call
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return usage("run: --tls-cert, --tls-key: %v", err)
+		}
+		o.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	cfg, warnings, err := p.load(f)
+	if err != nil {
+		return err
+	}
+	if at.Network == "" {
+		return fmt.Errorf("%s: leasing through a controller (endpoint) is not served yet: give --tls-grpc-listener or --listen to serve clients directly", cfg.Path)
+	}
+	o.Namespace, o.Name, o.MOTD, o.Export = cfg.Namespace, cfg.Name, cfg.MOTD, cfg.Export
+	o.Driver = driver.Options{Specs: p.specs, Host: p.Host}
+	_, problems := o.Plan()
+	if err := problems.Err(); err != nil {
+		return fmt.Errorf("failed to load config:\n%w", err)
+	}
+	for _, w := range append(warnings, problems.Warnings()...) {
+		log.Warn(strings.Replace(w.String(), ": warning: ", ": ", 1))
+	}
+	if o.TLS == nil && o.Passphrase != "" && at.Network == "tcp" {
+		log.Warn("without TLS the passphrase travels in plaintext")
+	}
+	o.Ready = func(addr net.Addr) {
+		log.Info("serving", "exporter", cfg.Name, "address", addr.String(), "tls", o.TLS != nil, "passphrase", o.Passphrase != "")
+	}
+	return exporter.Run(ctx, o)
+}
+
+func (p *program) load(f runFlags) (*config.Config, driver.Problems, error) {
+	path := f.path
+	if f.alias != "" {
+		var err error
+		if path, err = config.Find(f.alias, p.getenv); err != nil {
+			return nil, nil, err
+		}
+	}
+	cfg, problems, err := config.Load(path, p.getenv)
+	if err == nil {
+		err = problems.Err()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("failed to load config:\n%w", err)
+	}
+	return cfg, problems.Warnings(), nil
+}
