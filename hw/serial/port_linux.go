@@ -186,8 +186,24 @@ func (p *port) Write(b []byte) (int, error) {
 	return n, classify(err)
 }
 
-func (p *port) SetReadDeadline(t time.Time) error  { return p.file.SetReadDeadline(t) }
-func (p *port) SetWriteDeadline(t time.Time) error { return p.file.SetWriteDeadline(t) }
+func (p *port) SetReadDeadline(t time.Time) error {
+	return p.deadline("set read deadline", p.file.SetReadDeadline(t))
+}
+
+func (p *port) SetWriteDeadline(t time.Time) error {
+	return p.deadline("set write deadline", p.file.SetWriteDeadline(t))
+}
+
+// deadline gives err from package os its kind: on a closed file it is an internal one.
+func (p *port) deadline(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNoDeadline) {
+		err = os.ErrClosed
+	}
+	return &fs.PathError{Op: op, Path: p.file.Name(), Err: err}
+}
 
 // Close ends every call that waits, a break included, and closes the file. Like any last close of a terminal it gives
 // the kernel the chance to send what was written, for at most 30 s; to close at once, discard the output first.

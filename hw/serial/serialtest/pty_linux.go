@@ -29,13 +29,15 @@ func openPair() (master, slave *os.File, err error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, master.Close())
 	}
-	// A terminal is born echoing, and would send back what the device says before a host has opened it.
+	// A terminal is born echoing, and would send back what the device says before a host has opened it. Other than a
+	// serial port's, its HUPCL is off.
 	if err := control(slave, func(fd int) error {
 		t, err := unix.IoctlGetTermios(fd, unix.TCGETS2)
 		if err != nil {
 			return err
 		}
 		t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
+		t.Cflag |= unix.HUPCL
 		return unix.IoctlSetTermios(fd, unix.TCSETS2, t)
 	}); err != nil {
 		return nil, nil, errors.Join(err, master.Close(), slave.Close())
