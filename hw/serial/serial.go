@@ -76,13 +76,18 @@ func Open(ctx context.Context, path string, o hw.SerialOptions) (hw.SerialPort, 
 	if err := ctx.Err(); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
+	return openContext(ctx, path, func() (hw.SerialPort, error) { return open(path, o) })
+}
+
+// openContext runs open, which cannot be interrupted, and leaves it behind when ctx is done.
+func openContext(ctx context.Context, path string, open func() (hw.SerialPort, error)) (hw.SerialPort, error) {
 	type result struct {
 		port hw.SerialPort
 		err  error
 	}
 	opened := make(chan result)
 	go func() {
-		p, err := open(path, o)
+		p, err := open()
 		select {
 		case opened <- result{p, err}:
 		case <-ctx.Done():
