@@ -377,6 +377,63 @@ func TestCloseEndsAll(t *testing.T) {
 	})
 }
 
+// A device that does not take what it is sent, which the models above do at once.
+func TestStuckWriteEnds(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	pty, err := serialtest.OpenPTY(filepath.Join(t.TempDir(), "tty"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pty.Close()
+	for _, c := range []struct {
+		name string
+		end  func(hw.SerialPort) error
+		want error
+	}{
+		{"deadline", func(p hw.SerialPort) error { return p.SetWriteDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+		{"Close", func(p hw.SerialPort) error { return p.Close() }, os.ErrClosed},
+		{"unplugging", func(hw.SerialPort) error { return pty.Unplug() }, hw.ErrAbsent},
+	} {
+		p, err := serial.Open(t.Context(), pty.Path(), hw.SerialOptions{Baud: 9600})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrote := make(chan error, 1)
+		go func() { _, err := p.Write(make([]byte, 1<<20)); wrote <- err }()
+		awaitGoroutine(t, "serial.(*port).Write", "[IO wait")
+		if err := c.end(p); err != nil {
+			t.Errorf("%s = %v; want nil", c.name, err)
+		}
+		wantKind(t, "Write ended by "+c.name, within(t, "Write", wrote), c.want)
+		p.Close()
+	}
+}
+
+func TestNoFileIsLeftOpen(t *testing.T) {
+	r := ptyRig(t)
+	files := func() int {
+		t.Helper()
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := files()
+	for range 20 {
+		p := r.open(t, hw.SerialOptions{})
+		for _, path := range []string{r.path, os.DevNull, r.path + "-absent"} {
+			if _, err := serial.Open(t.Context(), path, hw.SerialOptions{Baud: 9600}); err == nil {
+				t.Errorf("Open(%s) = nil error; want one", path)
+			}
+		}
+		p.Close()
+	}
+	if after := files(); after != before {
+		t.Errorf("%d files are open after all were closed; want %d as before", after, before)
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		p := r.open(t, hw.SerialOptions{})

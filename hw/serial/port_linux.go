@@ -96,7 +96,7 @@ func (p *port) prepare(fd int, o hw.SerialOptions) error {
 func raw8N1(t *unix.Termios) {
 	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.INPCK | unix.ISTRIP | unix.INLCR | unix.IGNCR |
 		unix.ICRNL | unix.IUCLC | unix.IXON | unix.IXOFF | unix.IXANY | unix.IMAXBEL
-	t.Oflag &^= unix.OPOST
+	t.Oflag &^= unix.OPOST | unix.ONLCR | unix.OCRNL
 	t.Lflag &^= unix.ECHO | unix.ECHOE | unix.ECHOK | unix.ECHONL | unix.ECHOCTL | unix.ECHOKE | unix.ICANON |
 		unix.ISIG | unix.IEXTEN
 	t.Cflag &^= unix.CSIZE | unix.CSTOPB | unix.PARENB | unix.PARODD | unix.CMSPAR | unix.CRTSCTS

@@ -59,7 +59,7 @@ func TestOpenMakesRaw8N1(t *testing.T) {
 		{"input translation", got.Iflag, unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IUCLC | unix.ISTRIP, 0},
 		{"input parity and break", got.Iflag, unix.INPCK | unix.PARMRK | unix.IGNBRK | unix.BRKINT, 0},
 		{"software flow control", got.Iflag, unix.IXON | unix.IXOFF | unix.IXANY, 0},
-		{"output translation", got.Oflag, unix.OPOST, 0},
+		{"output translation", got.Oflag, unix.OPOST | unix.ONLCR | unix.OCRNL, 0},
 		{"echo, lines, signals", got.Lflag, unix.ECHO | unix.ICANON | unix.ISIG | unix.IEXTEN, 0},
 		{"8N1", got.Cflag, unix.CSIZE | unix.CSTOPB | unix.PARENB, unix.CS8},
 		{"hardware flow control", got.Cflag, unix.CRTSCTS, 0},
