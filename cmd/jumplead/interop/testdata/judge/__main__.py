@@ -1,0 +1,98 @@
+"""The judge: drives one exporter with the stock client, case by case.
+
+    python judge --list     prints the table, one JSON object a line
+    python judge            runs it
+
+When it runs, the judge first prints the config of the harness, in which it
+has filled in the addresses of its own sockets. Whoever started it starts the
+exporters and answers with their addresses in one line of JSON. Then the judge
+prints a line of JSON for each case. Standard input stays open until the judge
+may end.
+"""
+
+import json
+import os
+import queue
+import string
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from peers import Peers
+
+HERE = Path(__file__).parent
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+def table():
+    import cases_call  # noqa: F401
+    import cases_cli  # noqa: F401
+    import cases_reach  # noqa: F401
+    import cases_stream  # noqa: F401
+    from table import ordered
+
+    return ordered()
+
+
+def attempt(case, judge):
+    """Run one case, for no longer than it may take."""
+    done = queue.Queue()
+
+    def run():
+        try:
+            case.run(judge)
+        except AssertionError as e:
+            done.put(("fail", str(e) or traceback.format_exc(limit=-1)))
+        except BaseException as e:
+            where = traceback.format_exc(limit=-4)
+            done.put(("fail", f"{type(e).__name__}: {e}\n{where}"))
+        else:
+            done.put(("pass", ""))
+
+    start = time.monotonic()
+    thread = threading.Thread(target=run, daemon=True, name=case.name)
+    thread.start()
+    try:
+        outcome, text = done.get(timeout=case.limit)
+    except queue.Empty:
+        frame = sys._current_frames().get(thread.ident)
+        where = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+        outcome, text = "fail", f"not done within {case.limit} s\n{where}"
+    return outcome, text, round(time.monotonic() - start, 3)
+
+
+def main():
+    peers = Peers()
+    try:
+        text = (HERE.parent / "harness.yaml").read_text(encoding="utf-8")
+        say(config=string.Template(text).substitute(peers.names()))
+        where = json.loads(sys.stdin.readline())
+        # gRPC reads this once, when it is loaded.
+        os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = where["ca"]
+
+        from client import Judge
+
+        cases = table()
+        with Judge(where, peers) as judge:
+            for case in cases:
+                peers.forget()
+                outcome, text, seconds = attempt(case, judge)
+                say(name=case.name, outcome=outcome, text=text, seconds=seconds)
+    finally:
+        peers.close()
+    # Threads of a case that hung must not keep the process.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--list"]:
+        for c in table():
+            say(name=c.name, defect=c.defect or "", shows=c.shows or "")
+    else:
+        main()
