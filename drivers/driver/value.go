@@ -1,7 +1,9 @@
 package driver
 
 import (
+	"encoding"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -32,15 +34,18 @@ func (h Handle) Raw() any { return h.raw }
 const maxDepth = 64
 
 var (
-	durationType = reflect.TypeFor[time.Duration]()
-	base64Type   = reflect.TypeFor[Base64]()
-	handleType   = reflect.TypeFor[Handle]()
-	timeType     = reflect.TypeFor[time.Time]()
+	durationType    = reflect.TypeFor[time.Duration]()
+	base64Type      = reflect.TypeFor[Base64]()
+	handleType      = reflect.TypeFor[Handle]()
+	textType        = reflect.TypeFor[encoding.TextMarshaler]()
+	textDecoderType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
 // Encode turns a Go value into its JSON-shaped form. Struct fields go by their
-// json tags. It fails for what has no such form (functions, channels, byte
-// slices other than [Base64]) and for values that nest too deeply.
+// json tags; what knows its own text ([encoding.TextMarshaler]: times, IP
+// addresses, UUIDs) becomes that text. A nil slice or map is an empty one. It
+// fails for what has no such form (functions, channels, byte slices other than
+// [Base64], structs that show no field) and for values that nest too deeply.
 func Encode(v any) (any, error) {
 	switch v := v.(type) { // what most methods return needs no reflection
 	case nil:
@@ -75,14 +80,19 @@ func encode(v reflect.Value, depth int) (any, error) {
 	case durationType:
 		return v.Interface().(time.Duration).Seconds(), nil
 	case base64Type:
-		if v.IsNil() {
-			return nil, nil
-		}
 		return base64.StdEncoding.EncodeToString(v.Bytes()), nil
 	case handleType:
-		return v.Interface().(Handle).raw, nil
-	case timeType:
-		return v.Interface().(time.Time).Format(time.RFC3339Nano), nil
+		return encode(reflect.ValueOf(v.Interface().(Handle).raw), depth)
+	}
+	if k := v.Kind(); k != reflect.Interface && v.Type().NumMethod() > 0 && v.Type().Implements(textType) {
+		if k == reflect.Pointer && v.IsNil() {
+			return nil, nil
+		}
+		text, err := v.Interface().(encoding.TextMarshaler).MarshalText()
+		if err != nil {
+			return nil, fmt.Errorf("encode: %w", err)
+		}
+		return strings.ToValidUTF8(string(text), "\uFFFD"), nil
 	}
 	switch v.Kind() {
 	case reflect.Bool:
@@ -95,7 +105,9 @@ func encode(v reflect.Value, depth int) (any, error) {
 		return finite(v.Float()), nil
 	case reflect.String:
 		return strings.ToValidUTF8(v.String(), "\uFFFD"), nil
-	case reflect.Pointer, reflect.Interface:
+	case reflect.Interface: // holds a concrete value: no depth of its own
+		return encode(v.Elem(), depth)
+	case reflect.Pointer:
 		if v.IsNil() {
 			return nil, nil
 		}
@@ -127,8 +139,12 @@ func encode(v reflect.Value, depth int) (any, error) {
 		}
 		return m, nil
 	case reflect.Struct:
-		m := make(map[string]any, v.NumField())
-		for _, f := range fieldsOf(v.Type(), "json") {
+		fields := fieldsOf(v.Type(), "json")
+		if len(fields) == 0 && v.NumField() > 0 {
+			return nil, fmt.Errorf("encode: %s shows none of its fields", v.Type())
+		}
+		m := make(map[string]any, len(fields))
+		for _, f := range fields {
 			fv := v.FieldByIndex(f.index)
 			if f.omitEmpty && fv.IsZero() {
 				continue
@@ -148,7 +164,8 @@ func encode(v reflect.Value, depth int) (any, error) {
 // also takes a number spelled as a string for a number and the usual words and
 // digits for a bool, as the Python exporter does for methods that validate
 // their arguments. A struct's fields are required unless they are pointers or
-// tagged omitempty; unknown keys are ignored, as newer clients may send more.
+// tagged omitempty, and may then be null, too; unknown keys are ignored, as
+// newer clients may send more.
 // The error is an [ArgError] that names the place.
 func Decode(dst any, src any, lax bool) error {
 	p := reflect.ValueOf(dst)
@@ -166,14 +183,21 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 	wrong := func(want string) error { return BadArg(at, "wants %s, got %s", want, describe(src)) }
 	switch t {
 	case handleType:
+		if _, ok := src.(map[string]any); !ok {
+			return wrong("the handle of a stream")
+		}
 		dst.Set(reflect.ValueOf(Handle{src}))
 		return nil
 	case durationType:
 		f, ok := number(src, lax)
-		if !ok || math.Abs(f) > math.MaxInt64/float64(time.Second) {
+		if !ok {
 			return wrong("a number of seconds")
 		}
-		dst.SetInt(int64(f * float64(time.Second)))
+		d, ok := seconds(f)
+		if !ok {
+			return BadArg(at, "%s seconds are more than %d years", digits(f), maxYears)
+		}
+		dst.SetInt(int64(d))
 		return nil
 	case base64Type:
 		s, ok := src.(string)
@@ -185,6 +209,16 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 			return BadArg(at, "wants base64 text: %v", err)
 		}
 		dst.SetBytes(b)
+		return nil
+	}
+	if p := reflect.PointerTo(t); p.NumMethod() > 0 && p.Implements(textDecoderType) {
+		s, ok := src.(string)
+		if !ok {
+			return wrong("text")
+		}
+		if err := dst.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil {
+			return BadArg(at, "%v", err)
+		}
 		return nil
 	}
 	switch t.Kind() {
@@ -216,30 +250,23 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 		}
 		dst.SetBool(b)
 		return nil
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		f, ok := number(src, lax)
-		if !ok || f != math.Trunc(f) {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		ok, fits := whole(dst, src, lax)
+		if !ok {
 			return wrong("an integer")
 		}
-		if f < -(1<<63) || f >= 1<<63 || dst.OverflowInt(int64(f)) {
-			return BadArg(at, "%v is out of range for %s", f, t)
+		if !fits {
+			return BadArg(at, "%s is out of range for %s", describe(src), t.Kind())
 		}
-		dst.SetInt(int64(f))
-		return nil
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		f, ok := number(src, lax)
-		if !ok || f != math.Trunc(f) {
-			return wrong("a non-negative integer")
-		}
-		if f < 0 || f >= 1<<64 || dst.OverflowUint(uint64(f)) {
-			return BadArg(at, "%v is out of range for %s", f, t)
-		}
-		dst.SetUint(uint64(f))
 		return nil
 	case reflect.Float32, reflect.Float64:
 		f, ok := number(src, lax)
 		if !ok {
 			return wrong("a number")
+		}
+		if dst.OverflowFloat(f) {
+			return BadArg(at, "%s is out of range for %s", describe(src), t.Kind())
 		}
 		dst.SetFloat(f)
 		return nil
@@ -250,12 +277,20 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 		}
 		dst.SetString(s)
 		return nil
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return fmt.Errorf("decode: %s travels only as driver.Base64", t)
+		}
 		list, ok := src.([]any)
 		if !ok {
 			return wrong("a list")
 		}
-		s := reflect.MakeSlice(t, len(list), len(list))
+		s := dst
+		if t.Kind() == reflect.Slice {
+			s = reflect.MakeSlice(t, len(list), len(list))
+		} else if t.Len() != len(list) {
+			return wrong("a list of " + strconv.Itoa(t.Len()))
+		}
 		for i, x := range list {
 			if err := decode(s.Index(i), x, at+"["+strconv.Itoa(i)+"]", lax, depth+1); err != nil {
 				return err
@@ -286,12 +321,16 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 		if !ok {
 			return wrong("a mapping")
 		}
-		for _, f := range fieldsOf(t, "json") {
+		fields := fieldsOf(t, "json")
+		if len(fields) == 0 && t.NumField() > 0 {
+			break
+		}
+		for _, f := range fields {
 			x, there := m[f.name]
-			if !there {
-				if !f.omitEmpty && !f.pointer {
-					return BadArg(join(at, f.name), "is missing")
-				}
+			if !there && !f.omitEmpty && !f.pointer {
+				return BadArg(join(at, f.name), "is missing")
+			}
+			if !there || x == nil && f.omitEmpty {
 				continue
 			}
 			if err := decode(dst.FieldByIndex(f.index), x, join(at, f.name), lax, depth+1); err != nil {
@@ -303,12 +342,79 @@ func decode(dst reflect.Value, src any, at string, lax bool, depth int) error {
 	return fmt.Errorf("decode: %s cannot be an argument", t)
 }
 
+// maxYears is how long a duration can be.
+const maxYears = math.MaxInt64 / int64(365*24*time.Hour)
+
+// seconds makes a duration of a number, and reports whether it fits. Rounding
+// brings back every duration of up to some weeks exactly.
+func seconds(f float64) (time.Duration, bool) {
+	ns := math.Round(f * float64(time.Second))
+	return time.Duration(ns), ns >= -(1<<63) && ns < 1<<63
+}
+
+// whole stores an integer, and reports whether it is one and whether it fits.
+func whole(dst reflect.Value, src any, lax bool) (ok, fits bool) {
+	if s, is := src.(string); is {
+		s = strings.TrimSpace(s)
+		if i := strings.IndexByte(s, '.'); i > 0 && i < len(s)-1 && strings.Trim(s[i+1:], "0") == "" {
+			s = s[:i] // "3.0"
+		}
+		if !lax {
+			return false, false
+		}
+		return parseWhole(dst, s, 10) // a double would round the long ones
+	}
+	f, ok := number(src, lax)
+	if !ok || f != math.Trunc(f) {
+		return false, false
+	}
+	return true, setWhole(dst, f)
+}
+
+// setWhole stores a number without a fraction in an integer of any size, and
+// reports whether it fits.
+func setWhole(dst reflect.Value, f float64) bool {
+	if dst.CanInt() {
+		if f < -(1<<63) || f >= 1<<63 || dst.OverflowInt(int64(f)) {
+			return false
+		}
+		dst.SetInt(int64(f))
+		return true
+	}
+	if f < 0 || f >= 1<<64 || dst.OverflowUint(uint64(f)) {
+		return false
+	}
+	dst.SetUint(uint64(f))
+	return true
+}
+
+// parseWhole is [setWhole] for digits.
+func parseWhole(dst reflect.Value, s string, base int) (ok, fits bool) {
+	var err error
+	if bits := dst.Type().Bits(); dst.CanInt() {
+		var i int64
+		if i, err = strconv.ParseInt(s, base, bits); err == nil {
+			dst.SetInt(i)
+		}
+	} else if digits, minus := strings.CutPrefix(s, "-"); minus {
+		if _, err = strconv.ParseUint(digits, base, 64); err == nil {
+			err = strconv.ErrRange
+		}
+	} else {
+		var u uint64
+		if u, err = strconv.ParseUint(strings.TrimPrefix(s, "+"), base, bits); err == nil {
+			dst.SetUint(u)
+		}
+	}
+	return err == nil || errors.Is(err, strconv.ErrRange), err == nil
+}
+
 func number(src any, lax bool) (float64, bool) {
 	switch x := src.(type) {
 	case float64:
 		return x, !math.IsNaN(x) && !math.IsInf(x, 0)
 	case string:
-		if lax {
+		if lax && !strings.ContainsAny(x, "xX_") { // Go's own notations
 			f, err := strconv.ParseFloat(strings.TrimSpace(x), 64)
 			return f, err == nil && !math.IsNaN(f) && !math.IsInf(f, 0)
 		}
@@ -354,7 +460,7 @@ func describe(v any) string {
 	case bool:
 		return strconv.FormatBool(v)
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
+		return digits(v)
 	case string:
 		if len(v) > 40 {
 			v = strings.ToValidUTF8(v[:40], "") + "..."
@@ -366,6 +472,14 @@ func describe(v any) string {
 		return "a mapping"
 	}
 	return fmt.Sprintf("%T", v)
+}
+
+// digits writes a number as people do: without an exponent where it is short.
+func digits(f float64) string {
+	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+		return strconv.FormatFloat(f, 'g', -1, 64)
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64)
 }
 
 func join(at, name string) string {
@@ -407,10 +521,11 @@ func fieldsOf(t reflect.Type, tag string) []field {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		name, opts, _ := strings.Cut(sf.Tag.Get(tag), ",")
-		if name == "-" || !sf.IsExported() && !sf.Anonymous {
+		embedded := sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct
+		if name == "-" || !sf.IsExported() && !embedded {
 			continue
 		}
-		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct {
+		if embedded {
 			for _, f := range fieldsOf(sf.Type, tag) {
 				f.index = append([]int{i}, f.index...)
 				list = append(list, f)
