@@ -2,6 +2,8 @@ package driver
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -43,8 +45,8 @@ type Export struct {
 	lax    bool
 	params []Param
 	result reflect.Type
-	call   func(context.Context, *args) (any, error)
-	feed   func(context.Context, *args) (iter.Seq2[any, error], error)
+	call   func(context.Context, args) (any, error)
+	feed   func(context.Context, args) (iter.Seq2[any, error], error)
 	open   func(context.Context) (io.ReadWriteCloser, error)
 }
 
@@ -62,9 +64,9 @@ func (e Export) Lax() Export { e.lax = true; return e }
 func (e Export) Help(doc string) Export { e.doc = doc; return e }
 
 // Args names the arguments, in order. "name=value" gives the value, written in
-// YAML, that a left-out argument counts as. It panics when there are more or
-// fewer names than arguments: a mistake in the table, found by any test that
-// builds it.
+// YAML, that a left-out argument counts as; "name=null" is the zero value. It
+// panics when there are more or fewer names than arguments, or a default does
+// not fit: a mistake in the table, found by any test that builds it.
 func (e Export) Args(names ...string) Export {
 	if len(names) != len(e.params) {
 		panic(fmt.Sprintf("driver: %s takes %d arguments, %d are named", e.name, len(e.params), len(names)))
@@ -80,6 +82,9 @@ func (e Export) Args(names ...string) Export {
 				panic(fmt.Sprintf("driver: %s: default of %s: %v", e.name, name, err))
 			}
 			v, err := Encode(v)
+			if err == nil && v != nil {
+				err = decode(reflect.New(params[i].Type).Elem(), v, "", false, 0)
+			}
 			if err != nil {
 				panic(fmt.Sprintf("driver: %s: default of %s: %v", e.name, name, err))
 			}
@@ -104,7 +109,8 @@ func (e Export) Usage() string {
 		b.WriteString(p.Name)
 		switch {
 		case p.Default != nil:
-			fmt.Fprintf(&b, "=%v", p.Default)
+			text, _ := json.Marshal(p.Default)
+			b.WriteString("=" + string(text))
 		case p.Optional:
 			b.WriteString("=null")
 		}
@@ -148,31 +154,34 @@ func (e Export) Stream(ctx context.Context) (io.ReadWriteCloser, error) {
 
 // args are the arguments of one call, counted but not yet decoded.
 type args struct {
-	row    *Export
+	params []Param
 	values []any
+	lax    bool
 }
 
-func (e *Export) bind(values []any) (*args, error) {
-	least := 0
+func (e *Export) bind(values []any) (args, error) {
+	least, most := 0, len(e.params)
 	for i, p := range e.params {
 		if !p.Optional && !p.Tail {
 			least = i + 1
 		}
 	}
-	tail := len(e.params) > 0 && e.params[len(e.params)-1].Tail
-	if len(values) < least || len(values) > len(e.params) && !tail {
-		return nil, BadArg("", "%s: got %d arguments", e.Usage(), len(values))
+	if most > 0 && e.params[most-1].Tail {
+		most = len(values)
 	}
-	return &args{e, values}, nil
+	if len(values) < least || len(values) > most {
+		return args{}, BadArg("", "%s: arguments given: %d", e.Usage(), len(values))
+	}
+	return args{e.params, values, e.lax}, nil
 }
 
 // arg decodes argument i. An optional argument that is missing or null takes
 // its default.
-func arg[A any](a *args, i int) (v A, err error) {
-	p := &a.row.params[i]
+func arg[A any](in args, i int) (v A, err error) {
+	p := &in.params[i]
 	var src any
-	if i < len(a.values) {
-		src = a.values[i]
+	if i < len(in.values) {
+		src = in.values[i]
 	}
 	if src == nil && p.Optional {
 		if src = p.Default; src == nil {
@@ -190,30 +199,37 @@ func arg[A any](a *args, i int) (v A, err error) {
 			*dst = f
 			return v, nil
 		}
+	case *int:
+		if f, ok := src.(float64); ok && f > -1<<53 && f < 1<<53 && float64(int(f)) == f {
+			*dst = int(f)
+			return v, nil
+		}
 	case *bool:
 		if b, ok := src.(bool); ok {
 			*dst = b
 			return v, nil
 		}
-	case *Handle:
-		*dst = Handle{src}
-		return v, nil
 	}
-	return v, decode(reflect.ValueOf(&v).Elem(), src, p.Name, a.row.lax, 0)
+	return reflected[A](src, p.Name, in.lax)
 }
 
-func tail[A any](a *args, i int) ([]A, error) {
-	if len(a.values) <= i {
+// reflected decodes any type. It stands apart from [arg] because reflection
+// moves what it fills to the heap.
+func reflected[A any](src any, at string, lax bool) (v A, err error) {
+	err = decode(reflect.ValueOf(&v).Elem(), src, at, lax, 0)
+	return v, err
+}
+
+func tail[A any](in args, i int) ([]A, error) {
+	if len(in.values) <= i {
 		return nil, nil
 	}
-	out := make([]A, 0, len(a.values)-i)
-	for j, src := range a.values[i:] {
-		var v A
-		at := fmt.Sprintf("%s[%d]", a.row.params[i].Name, j)
-		if err := decode(reflect.ValueOf(&v).Elem(), src, at, a.row.lax, 0); err != nil {
+	out := make([]A, len(in.values)-i)
+	for j, src := range in.values[i:] {
+		at := fmt.Sprintf("%s[%d]", in.params[i].Name, j)
+		if err := decode(reflect.ValueOf(&out[j]).Elem(), src, at, in.lax, 0); err != nil {
 			return nil, err
 		}
-		out = append(out, v)
 	}
 	return out, nil
 }
@@ -225,14 +241,14 @@ func param[A any](i int) Param {
 
 // Do is a row that answers null.
 func Do(name string, f func(context.Context) error) Export {
-	return Export{name: name, call: func(ctx context.Context, _ *args) (any, error) {
+	return Export{name: name, call: func(ctx context.Context, _ args) (any, error) {
 		return nil, f(ctx)
 	}}
 }
 
 // Do1 is [Do] with one argument.
 func Do1[A any](name string, f func(context.Context, A) error) Export {
-	return Export{name: name, params: []Param{param[A](0)}, call: func(ctx context.Context, in *args) (any, error) {
+	return Export{name: name, params: []Param{param[A](0)}, call: func(ctx context.Context, in args) (any, error) {
 		a, err := arg[A](in, 0)
 		if err != nil {
 			return nil, err
@@ -257,7 +273,7 @@ func Do3[A, B, C any](name string, f func(context.Context, A, B, C) error) Expor
 
 // Call is a row that answers one value.
 func Call[R any](name string, f func(context.Context) (R, error)) Export {
-	return Export{name: name, result: reflect.TypeFor[R](), call: func(ctx context.Context, _ *args) (any, error) {
+	return Export{name: name, result: reflect.TypeFor[R](), call: func(ctx context.Context, _ args) (any, error) {
 		return answer(f(ctx))
 	}}
 }
@@ -265,7 +281,7 @@ func Call[R any](name string, f func(context.Context) (R, error)) Export {
 // Call1 is [Call] with one argument.
 func Call1[A, R any](name string, f func(context.Context, A) (R, error)) Export {
 	return Export{name: name, result: reflect.TypeFor[R](), params: []Param{param[A](0)},
-		call: func(ctx context.Context, in *args) (any, error) {
+		call: func(ctx context.Context, in args) (any, error) {
 			a, err := arg[A](in, 0)
 			if err != nil {
 				return nil, err
@@ -277,7 +293,7 @@ func Call1[A, R any](name string, f func(context.Context, A) (R, error)) Export 
 // Call2 is [Call] with two arguments.
 func Call2[A, B, R any](name string, f func(context.Context, A, B) (R, error)) Export {
 	return Export{name: name, result: reflect.TypeFor[R](), params: []Param{param[A](0), param[B](1)},
-		call: func(ctx context.Context, in *args) (any, error) {
+		call: func(ctx context.Context, in args) (any, error) {
 			a, b, err := args2[A, B](in)
 			if err != nil {
 				return nil, err
@@ -289,7 +305,7 @@ func Call2[A, B, R any](name string, f func(context.Context, A, B) (R, error)) E
 // Call3 is [Call] with three arguments.
 func Call3[A, B, C, R any](name string, f func(context.Context, A, B, C) (R, error)) Export {
 	return Export{name: name, result: reflect.TypeFor[R](), params: []Param{param[A](0), param[B](1), param[C](2)},
-		call: func(ctx context.Context, in *args) (any, error) {
+		call: func(ctx context.Context, in args) (any, error) {
 			a, b, c, err := args3[A, B, C](in)
 			if err != nil {
 				return nil, err
@@ -298,48 +314,49 @@ func Call3[A, B, C, R any](name string, f func(context.Context, A, B, C) (R, err
 		}}
 }
 
-// Feed is a row that answers with a sequence. The sequence ends early when the
-// caller goes away: its context is done then, and the loop body returns false.
+// Feed is a row that answers with a sequence. When the caller goes away the
+// context is done, and the next yield returns false: a sequence that waits must
+// watch the context, one that only computes need not.
 func Feed[R any](name string, f func(context.Context) iter.Seq2[R, error]) Export {
 	return Export{name: name, kind: KindFeed, result: reflect.TypeFor[R](),
-		feed: func(ctx context.Context, _ *args) (iter.Seq2[any, error], error) {
-			return answers(f(ctx)), nil
+		feed: func(ctx context.Context, _ args) (iter.Seq2[any, error], error) {
+			return answers(ctx, f(ctx)), nil
 		}}
 }
 
 // Feed1 is [Feed] with one argument.
 func Feed1[A, R any](name string, f func(context.Context, A) iter.Seq2[R, error]) Export {
 	return Export{name: name, kind: KindFeed, result: reflect.TypeFor[R](), params: []Param{param[A](0)},
-		feed: func(ctx context.Context, in *args) (iter.Seq2[any, error], error) {
+		feed: func(ctx context.Context, in args) (iter.Seq2[any, error], error) {
 			a, err := arg[A](in, 0)
 			if err != nil {
 				return nil, err
 			}
-			return answers(f(ctx, a)), nil
+			return answers(ctx, f(ctx, a)), nil
 		}}
 }
 
 // Feed2 is [Feed] with two arguments.
 func Feed2[A, B, R any](name string, f func(context.Context, A, B) iter.Seq2[R, error]) Export {
 	return Export{name: name, kind: KindFeed, result: reflect.TypeFor[R](), params: []Param{param[A](0), param[B](1)},
-		feed: func(ctx context.Context, in *args) (iter.Seq2[any, error], error) {
+		feed: func(ctx context.Context, in args) (iter.Seq2[any, error], error) {
 			a, b, err := args2[A, B](in)
 			if err != nil {
 				return nil, err
 			}
-			return answers(f(ctx, a, b)), nil
+			return answers(ctx, f(ctx, a, b)), nil
 		}}
 }
 
 // Feed3 is [Feed] with three arguments.
 func Feed3[A, B, C, R any](name string, f func(context.Context, A, B, C) iter.Seq2[R, error]) Export {
 	return Export{name: name, kind: KindFeed, result: reflect.TypeFor[R](), params: []Param{param[A](0), param[B](1), param[C](2)},
-		feed: func(ctx context.Context, in *args) (iter.Seq2[any, error], error) {
+		feed: func(ctx context.Context, in args) (iter.Seq2[any, error], error) {
 			a, b, c, err := args3[A, B, C](in)
 			if err != nil {
 				return nil, err
 			}
-			return answers(f(ctx, a, b, c)), nil
+			return answers(ctx, f(ctx, a, b, c)), nil
 		}}
 }
 
@@ -349,7 +366,7 @@ func FeedTail[A, B, T, R any](name string, f func(context.Context, A, B, ...T) i
 	last := param[T](2)
 	last.Tail = true
 	return Export{name: name, kind: KindFeed, result: reflect.TypeFor[R](), params: []Param{param[A](0), param[B](1), last},
-		feed: func(ctx context.Context, in *args) (iter.Seq2[any, error], error) {
+		feed: func(ctx context.Context, in args) (iter.Seq2[any, error], error) {
 			a, b, err := args2[A, B](in)
 			if err != nil {
 				return nil, err
@@ -358,7 +375,7 @@ func FeedTail[A, B, T, R any](name string, f func(context.Context, A, B, ...T) i
 			if err != nil {
 				return nil, err
 			}
-			return answers(f(ctx, a, b, rest...)), nil
+			return answers(ctx, f(ctx, a, b, rest...)), nil
 		}}
 }
 
@@ -371,6 +388,9 @@ func Stream[S io.ReadWriteCloser](name string, f func(context.Context) (S, error
 		if err != nil { // never a typed nil
 			return nil, err
 		}
+		if v := reflect.ValueOf(s); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+			return nil, errors.New(name + ": the driver opened no stream, and gave no reason")
+		}
 		return s, nil
 	}}
 }
@@ -382,14 +402,14 @@ type PacketStream interface {
 	PacketStream()
 }
 
-func args2[A, B any](in *args) (a A, b B, err error) {
+func args2[A, B any](in args) (a A, b B, err error) {
 	if a, err = arg[A](in, 0); err == nil {
 		b, err = arg[B](in, 1)
 	}
 	return a, b, err
 }
 
-func args3[A, B, C any](in *args) (a A, b B, c C, err error) {
+func args3[A, B, C any](in args) (a A, b B, c C, err error) {
 	if a, b, err = args2[A, B](in); err == nil {
 		c, err = arg[C](in, 2)
 	}
@@ -403,9 +423,12 @@ func answer[R any](r R, err error) (any, error) {
 	return Encode(r)
 }
 
-func answers[R any](seq iter.Seq2[R, error]) iter.Seq2[any, error] {
+func answers[R any](ctx context.Context, seq iter.Seq2[R, error]) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
 		for r, err := range seq {
+			if err == nil {
+				err = ctx.Err()
+			}
 			v, err := answer(r, err)
 			if !yield(v, err) || err != nil {
 				return
