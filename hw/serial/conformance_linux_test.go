@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/jumplead/jumplead/hw"
 	"github.com/jumplead/jumplead/hw/hwtest"
 	"github.com/jumplead/jumplead/hw/serial"
@@ -29,6 +31,8 @@ type rig struct {
 	settings func() serialtest.Settings
 	unplug   func()
 	replug   func()
+	// arrived waits until n bytes from the device are ready for the host; a terminal takes a moment.
+	arrived func(n int)
 	// read is the function in which a Read that waits is found, and how its goroutine is said to wait.
 	read, state string
 }
@@ -51,7 +55,8 @@ func ptyRig(t *testing.T) *rig {
 			}
 			return s
 		},
-		read: "serial.(*port).Read", state: "[IO wait",
+		arrived: func(n int) { awaitInput(t, pty.Path(), n) },
+		read:    "serial.(*port).Read", state: "[IO wait",
 	}
 	var copied chan struct{}
 	record := func() {
@@ -83,9 +88,10 @@ func uartRig(noLines bool) *rig {
 	bus.Plug(path, u)
 	return &rig{
 		bus: bus, path: path, device: u, received: &u.Received, settings: u.Settings,
-		unplug: func() { bus.Unplug(path) },
-		replug: func() { bus.Plug(path, u) },
-		read:   "serialtest.(*port).Read", state: "[select",
+		unplug:  func() { bus.Unplug(path) },
+		replug:  func() { bus.Plug(path, u) },
+		arrived: func(int) {},
+		read:    "serialtest.(*port).Read", state: "[select",
 	}
 }
 
@@ -123,6 +129,23 @@ func awaitGoroutine(t *testing.T, function, state string) {
 		}
 	}
 	t.Fatalf("no goroutine came to wait in %s", function)
+}
+
+func awaitInput(t *testing.T, path string, n int) {
+	t.Helper()
+	tty, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
+		if queued, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCINQ); err != nil {
+			t.Fatal(err)
+		} else if queued >= n {
+			return
+		}
+	}
+	t.Fatalf("%d bytes did not arrive at %s", n, path)
 }
 
 // result is what a Read in the background came to.
@@ -480,10 +503,12 @@ func TestOldInputIsDropped(t *testing.T) {
 			}
 		}
 		send("before open")
+		r.arrived(len("before open"))
 		p := r.open(t, hw.SerialOptions{})
 		send("one")
 		read(p, "one")
 		send("dropped")
+		r.arrived(len("dropped"))
 		if err := p.DiscardInput(); err != nil {
 			t.Fatal(err)
 		}
