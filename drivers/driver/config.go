@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -142,7 +141,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 	if n = Resolve(n); n != nil && !isNull(n) {
 		pos = d.pos(n)
 		if n.Kind != yaml.MappingNode {
-			d.err(pos, "%s: wants a mapping, got %s", orConfig(at), found(n))
+			d.err(pos, "%s: wants a mapping, got %s", orConfig(at), Found(n))
 			return
 		}
 		var ps Problems
@@ -161,11 +160,11 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 		for i, f := range fields {
 			names[i] = f.name
 		}
-		text := "unknown key " + strconv.Quote(join(at, p.Name)) + hint(p.Name, names)
+		name, hint := strconv.Quote(join(at, p.Name)), Hint(p.Name, names)
 		if d.lenient {
-			d.warn(d.pos(p.Key), "%s: ignored", text)
+			d.warn(d.pos(p.Key), "unknown key %s is ignored%s", name, hint)
 		} else {
-			d.err(d.pos(p.Key), "%s", text)
+			d.err(d.pos(p.Key), "unknown key %s%s", name, hint)
 		}
 	}
 	for _, f := range fields {
@@ -225,7 +224,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		}
 		return
 	}
-	wrong := func(want string) { d.err(pos, "%s: wants %s, got %s", at, want, found(n)) }
+	wrong := func(want string) { d.err(pos, "%s: wants %s, got %s", at, want, Found(n)) }
 	switch t.Kind() {
 	case reflect.Struct:
 		d.structure(n, v, pos, at, depth)
@@ -274,24 +273,39 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 			wrong("a number of seconds")
 			return
 		}
-		v.SetInt(int64(f * float64(time.Second)))
-	case t.Kind() == reflect.String:
-		if isNull(n) {
-			wrong("text")
+		s, ok := seconds(f)
+		if !ok {
+			d.err(pos, "%s: %s is out of range", at, n.Value)
 			return
 		}
-		if n.ShortTag() != "!!str" || n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && isBoolWord(n.Value) {
+		v.SetInt(int64(s))
+	case t.Kind() == reflect.String:
+		switch Scalar(n).(type) {
+		case string:
+		case nil:
+			wrong("text")
+			return
+		default:
 			d.warn(pos, "%s: %s is read as text; quote it", at, n.Value)
 		}
 		v.SetString(n.Value)
 	case t.Kind() == reflect.Bool:
-		b, ok := word(n.Value)
-		if _, isNum := intOf(n.Value); !ok || isNum && n.ShortTag() == "!!str" || n.ShortTag() == "!!float" {
+		x := Scalar(n)
+		b, ok := x.(bool)
+		switch x := x.(type) {
+		case string:
+			if b, ok = word(x); x == "0" || x == "1" {
+				ok = false // to Python both are true
+			}
+		case int64:
+			b, ok = x == 1, x == 0 || x == 1
+		}
+		if !ok {
 			wrong("true or false")
 			return
 		}
-		if quoted(n) || n.ShortTag() == "!!int" {
-			d.warn(pos, "%s: %s is read as %t; write %t", at, found(n), b, b)
+		if _, is := x.(bool); !is {
+			d.warn(pos, "%s: %s is read as %t; write %t", at, Found(n), b, b)
 		}
 		v.SetBool(b)
 	case v.CanInt(), v.CanUint():
@@ -300,15 +314,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 			wrong("an integer")
 			return
 		}
-		i := int64(f)
-		if v.CanUint() && (i < 0 || v.OverflowUint(uint64(i))) || v.CanInt() && v.OverflowInt(i) {
+		if !setWhole(v, f) {
 			d.err(pos, "%s: %s is out of range", at, n.Value)
 			return
-		}
-		if v.CanUint() {
-			v.SetUint(uint64(i))
-		} else {
-			v.SetInt(i)
 		}
 	case v.CanFloat():
 		f, ok := d.float(n, at)
@@ -332,7 +340,7 @@ func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
 	pos := d.pos(n)
 	if v.Kind() == reflect.String {
 		if len(f.oneof) > 0 && !slices.Contains(f.oneof, v.String()) {
-			d.err(pos, "%s: %q is none of %s%s", at, v.String(), strings.Join(f.oneof, ", "), hint(v.String(), f.oneof))
+			d.err(pos, "%s: %q is none of %s%s", at, v.String(), strings.Join(f.oneof, ", "), Hint(v.String(), f.oneof))
 		}
 		return
 	}
@@ -362,55 +370,45 @@ func mustEncode(v reflect.Value) any {
 	return x
 }
 
-// float reads a number as YAML 1.1 spells it; a quoted one draws a warning.
-func (d *decoder) float(n *yaml.Node, at string) (float64, bool) {
-	s := strings.TrimSpace(n.Value)
-	f, err := strconv.ParseFloat(strings.ReplaceAll(s, "_", ""), 64)
-	if i, ok := intOf(s); ok {
-		f, err = float64(i), nil
+// float reads a number; one that is text to YAML 1.1 draws a warning.
+func (d *decoder) float(n *yaml.Node, at string) (f float64, ok bool) {
+	switch x := Scalar(n).(type) {
+	case int64:
+		return float64(x), true
+	case float64:
+		f, ok = x, finite(x) != nil
+	case string:
+		if f, ok = number(x, true); ok {
+			d.warn(d.pos(n), "%s: the text %s is read as a number; write %v", at, strconv.Quote(n.Value), f)
+		}
 	}
-	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-		return 0, false
-	}
-	if quoted(n) {
-		d.warn(d.pos(n), "%s: the text %s is read as a number; drop the quotes", at, strconv.Quote(n.Value))
-	}
-	return f, true
-}
-
-func intOf(s string) (int64, bool) {
-	i, err := strconv.ParseInt(s, 0, 64)
-	return i, err == nil
+	return f, ok
 }
 
 func quoted(n *yaml.Node) bool {
 	return n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 }
 
-// isBoolWord reports whether YAML 1.1 reads a plain scalar as a boolean.
-func isBoolWord(s string) bool {
-	switch strings.ToLower(s) {
-	case "yes", "no", "on", "off", "true", "false":
-		return true
+func isNull(n *yaml.Node) bool { return Scalar(n) == nil }
+
+// Found says what a node holds, for errors.
+func Found(n *yaml.Node) string {
+	if n = Resolve(n); n == nil {
+		return "nothing"
 	}
-	return false
-}
-
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
-
-// found says what a node holds, for errors.
-func found(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	switch {
-	case isNull(n):
+	switch x := Scalar(n).(type) {
+	case nil:
 		return "nothing"
-	case quoted(n) || n.ShortTag() == "!!str":
-		return describe(n.Value)
+	case string:
+		return describe(x)
+	case other:
+		return string(x)
 	}
 	return n.Value
 }
@@ -446,65 +444,109 @@ type Pair struct {
 	Key, Value *yaml.Node
 }
 
-// Pairs lists a mapping in the order of the file, with merge keys (<<) merged.
-// The last of two equal keys wins, which draws a warning.
+// Pairs lists a mapping in the order in which Python lists it, with merge keys
+// (<<) merged: what was merged in comes first, and a mapping's own keys win
+// over it. The last of two equal keys wins, which draws a warning.
 func Pairs(n *yaml.Node, file string) ([]Pair, Problems) {
-	var problems Problems
-	var list []Pair
-	index := map[string]int{}
-	var merge func(m *yaml.Node, depth int)
-	merge = func(m *yaml.Node, depth int) {
-		m = Resolve(m)
-		if m == nil || depth > 8 {
-			problems = append(problems, Problem{Pos: Pos{file, n.Line, n.Column}, Text: "merge keys nest too deeply, or refer to themselves"})
-			return
-		}
-		switch m.Kind {
-		case yaml.SequenceNode:
-			for _, c := range m.Content {
-				merge(c, depth+1)
-			}
-		case yaml.MappingNode:
-			for i := 0; i+1 < len(m.Content); i += 2 {
-				k := m.Content[i]
-				if k.ShortTag() == "!!merge" {
-					merge(m.Content[i+1], depth+1)
-				} else if _, there := index[k.Value]; !there {
-					index[k.Value] = len(list)
-					list = append(list, Pair{k.Value, k, m.Content[i+1]})
-				}
-			}
-		default:
-			problems = append(problems, Problem{Pos: Pos{file, m.Line, m.Column}, Text: "<<: wants a mapping, got " + found(m)})
-		}
+	if n = Resolve(n); n == nil || n.Kind != yaml.MappingNode {
+		return nil, nil
 	}
+	m := merger{file: file, done: map[*yaml.Node]*[]Pair{}, budget: maxPairs}
+	list := m.flatten(n)
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := Resolve(n.Content[i])
-		if k == nil || k.Kind != yaml.ScalarNode {
-			problems = append(problems, Problem{Pos: Pos{file, n.Content[i].Line, n.Content[i].Column}, Text: "a key must be a plain word"})
+		if k == nil || k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
 			continue
 		}
-		if k.ShortTag() == "!!merge" {
-			continue
-		}
-		p := Pair{k.Value, n.Content[i], n.Content[i+1]}
 		if seen[k.Value] {
-			problems = append(problems, Problem{Pos: Pos{file, k.Line, k.Column}, Warning: true,
+			m.problems = append(m.problems, Problem{Pos: Pos{file, k.Line, k.Column}, Warning: true,
 				Text: fmt.Sprintf("key %q stands twice; the last one counts", k.Value)})
-			list[index[k.Value]] = p
-			continue
 		}
 		seen[k.Value] = true
-		index[k.Value] = len(list)
-		list = append(list, p)
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 { // a mapping's own keys win over merged ones
-		if k := n.Content[i]; k.ShortTag() == "!!merge" {
-			merge(n.Content[i+1], 0)
+	return list, m.problems
+}
+
+// maxPairs bounds the work of merging, which a small file can blow up: mappings
+// that merge mappings that merge mappings.
+const maxPairs = 1_000_000
+
+type merger struct {
+	file     string
+	done     map[*yaml.Node]*[]Pair // nil while a mapping is being flattened
+	budget   int
+	problems Problems
+}
+
+func (m *merger) err(n *yaml.Node, text string) {
+	m.problems = append(m.problems, Problem{Pos: Pos{m.file, n.Line, n.Column}, Text: text})
+}
+
+// merged lists what a merge key brings in: a mapping, or a list of them of which
+// the first one wins.
+func (m *merger) merged(n *yaml.Node) (list []Pair) {
+	v := Resolve(n)
+	if v != nil && v.Kind == yaml.SequenceNode {
+		for _, c := range slices.Backward(v.Content) {
+			if r := Resolve(c); r != nil && r.Kind == yaml.SequenceNode {
+				m.err(c, "<<: wants a list of mappings, got a list of lists")
+				continue
+			}
+			list = append(list, m.merged(c)...)
+		}
+		return list
+	}
+	if v == nil || v.Kind != yaml.MappingNode {
+		m.err(n, "<<: wants a mapping, got "+Found(n))
+		return nil
+	}
+	done, there := m.done[v]
+	if there && done == nil {
+		m.err(n, "<<: merges a mapping into itself")
+		return nil
+	}
+	if there {
+		list = *done
+	} else {
+		list = m.flatten(v)
+	}
+	if m.budget < 0 {
+		return nil
+	}
+	if m.budget -= len(list); m.budget < 0 {
+		m.err(n, "<<: merges too much")
+		return nil
+	}
+	return list
+}
+
+func (m *merger) flatten(n *yaml.Node) []Pair {
+	m.done[n] = nil
+	var all, own []Pair
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch k := Resolve(key); {
+		case k == nil || k.Kind != yaml.ScalarNode:
+			m.err(key, "a key must be a plain word")
+		case k.ShortTag() == "!!merge":
+			all = append(all, m.merged(value)...)
+		default:
+			own = append(own, Pair{k.Value, key, value})
 		}
 	}
-	return list, problems
+	var list []Pair
+	index := map[string]int{}
+	for _, p := range append(all, own...) {
+		if i, there := index[p.Name]; there {
+			list[i] = p
+			continue
+		}
+		index[p.Name] = len(list)
+		list = append(list, p)
+	}
+	m.done[n] = &list
+	return list
 }
 
 // Plain turns a node into a JSON-shaped value, with YAML 1.1's booleans.
@@ -545,27 +587,16 @@ func plain(n *yaml.Node, depth int, budget *int) (any, error) {
 		}
 		return m, nil
 	}
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, nil
-	case "!!bool":
-		b, _ := word(n.Value)
-		return b, nil
-	case "!!int":
-		if i, ok := intOf(n.Value); ok {
-			return float64(i), nil
-		}
-	case "!!float":
-		if f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64); err == nil {
-			return finite(f), nil
-		}
-	case "!!str":
-		if !quoted(n) && isBoolWord(n.Value) {
-			b, _ := word(n.Value)
-			return b, nil
-		}
+	switch x := Scalar(n).(type) {
+	case int64:
+		return float64(x), nil
+	case float64:
+		return finite(x), nil
+	case other:
+		return n.Value, nil
+	default:
+		return x, nil
 	}
-	return n.Value, nil
 }
 
 // Nearest finds the candidate that a mistyped word most likely meant, or "".
@@ -579,7 +610,9 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-func hint(word string, candidates []string) string {
+// Hint is a question whether the nearest of the candidates was meant, to be put
+// behind an error, or "".
+func Hint(word string, candidates []string) string {
 	if n := Nearest(word, candidates); n != "" {
 		return fmt.Sprintf("; did you mean %q?", n)
 	}

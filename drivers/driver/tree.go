@@ -108,6 +108,7 @@ func Plan(root Decl, opt Options) (*Tree, Problems) {
 			p.err(r.pos, "ref %q leads back to itself", r.path)
 		}
 	}
+	p.unfolds()
 	p.claims()
 	p.problems.Sort()
 	if p.problems.Err() != nil {
@@ -151,7 +152,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	switch {
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
-			p.err(d.TypePos, "%s: no driver of type %q%s", orElse(n.Path, "export"), d.Type, hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
+			p.err(d.TypePos, "%s: no driver of type %q%s", orElse(n.Path, "export"), d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
 		}
 	case d.Ref != "":
 		n.Spec = &Spec{Type: "ref", Role: Ref}
@@ -261,7 +262,7 @@ func (p *planner) link(r ref) {
 			for _, c := range at.Children {
 				names = append(names, c.Name)
 			}
-			p.err(r.pos, "ref %q: %s has no child %q%s", r.path, orElse(at.Path, "export"), name, hint(name, names))
+			p.err(r.pos, "ref %q: %s has no child %q%s", r.path, orElse(at.Path, "export"), name, Hint(name, names))
 			return
 		}
 		at = at.Children[i]
@@ -288,6 +289,34 @@ func (p *planner) circular(start *Node) bool {
 		return slices.ContainsFunc(n.Children, visit)
 	}
 	return visit(start.target)
+}
+
+// maxReports bounds what the clients of one harness are told of. The nodes below
+// a ref are listed again for every ref, so that refs to groups of refs double
+// the list with every line of a configuration.
+const maxReports = 10_000
+
+func (p *planner) unfolds() {
+	if p.problems.Err() != nil {
+		return
+	}
+	sizes := map[*Node]int{}
+	var size func(*Node) int
+	size = func(n *Node) int {
+		n = n.Resolve()
+		s, known := sizes[n]
+		if !known {
+			s = 1
+			for _, c := range n.Children {
+				s = min(s+size(c), maxReports+1)
+			}
+			sizes[n] = s
+		}
+		return s
+	}
+	if size(p.Root) > maxReports {
+		p.err(p.Root.Pos, "export: with all refs followed, these are more than %d nodes", maxReports)
+	}
 }
 
 // claims warns of nodes that will fight over one thing.
