@@ -109,9 +109,11 @@ func (e *RemoteError) Is(target error) bool {
 	return false
 }
 
-// Classify finds the class of an error. The order of the questions is that of
-// the Python exporter's exception table: unsupported, invalid, time-out,
-// connection, operating system, the rest.
+// Classify finds the class of an error. What was said on purpose comes first:
+// the kinds of this package and of hw, and errors from beyond a wire. Then come
+// the system's errors, in the order and with the classes that the Python
+// exporter gives to its exceptions: time-outs, the connections that Python calls
+// ConnectionError, and all else that it calls OSError.
 func Classify(err error) Class {
 	var (
 		remote  *RemoteError
@@ -121,6 +123,7 @@ func Classify(err error) Class {
 		sys     *os.SyscallError
 		errno   syscall.Errno
 		dns     *net.DNSError
+		op      *net.OpError
 		timeout interface{ Timeout() bool }
 	)
 	switch {
@@ -138,7 +141,8 @@ func Classify(err error) Class {
 		return Canceled
 	case errors.Is(err, ErrUnavailable), errors.Is(err, hw.ErrAbsent):
 		return Unavailable
-	case errors.Is(err, ErrBusy), errors.Is(err, hw.ErrBusy):
+	case errors.Is(err, ErrBusy), errors.Is(err, hw.ErrBusy),
+		errors.Is(err, syscall.EAGAIN): // says of itself that it is a time-out
 		return Device
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &timeout) && timeout.Timeout():
@@ -150,8 +154,9 @@ func Classify(err error) Class {
 	// ENOTSUP answers errors.ErrUnsupported, but it is the kernel's word about
 	// a device, not the driver's about its method.
 	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &sys),
-		errors.As(err, &errno), errors.As(err, &dns), errors.Is(err, fs.ErrNotExist),
-		errors.Is(err, fs.ErrPermission):
+		errors.As(err, &errno), errors.As(err, &dns), errors.As(err, &op),
+		errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist),
+		errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrClosed):
 		return Device
 	case errors.Is(err, errors.ErrUnsupported):
 		return Unsupported
