@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -106,8 +107,12 @@ func dial(ctx context.Context, network, address string, limit time.Duration) (ne
 		err = op.Err
 	}
 	switch {
-	case ctx.Err() == nil && limited.Err() != nil:
-		err = fmt.Errorf("no answer within %v: %w", limit, err)
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		ours, _ := limited.Deadline()
+		if callers, ok := ctx.Deadline(); !ok || ours.Before(callers) {
+			err = fmt.Errorf("no answer within %v: %w", limit, err)
+		}
+	case errors.Is(err, context.Canceled): // says nothing of the peer
 	case unreachable(err):
 		err = fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
 	}

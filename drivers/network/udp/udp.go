@@ -88,7 +88,7 @@ func (s *stream) Read(p []byte) (int, error) {
 			s.lost.Store(false)
 			return n, nil
 		case !passing(err):
-			return n, err
+			return 0, err // not n: with an error it is -1
 		}
 		s.note(err)
 	}
