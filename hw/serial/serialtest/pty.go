@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/jumplead/jumplead/hw/serial/pty"
 )
 
 // PTY is the device at the far end of a serial line that is a real terminal of the kernel, so that any program can open
@@ -98,9 +100,9 @@ func (p *PTY) Replug() error {
 	if p.master != nil {
 		return fmt.Errorf("replug %s: it is plugged in", p.path)
 	}
-	master, slave, err := openPair()
+	master, slave, err := pty.Open()
 	if err != nil {
-		return fmt.Errorf("open a pseudo-terminal: %w", err)
+		return err
 	}
 	if err := os.Symlink(slave.Name(), p.path); err != nil {
 		return errors.Join(err, master.Close(), slave.Close())

@@ -7,6 +7,4 @@ import (
 	"os"
 )
 
-func openPair() (master, slave *os.File, err error) { return nil, nil, errors.ErrUnsupported }
-
 func settings(*os.File) (Settings, error) { return Settings{}, errors.ErrUnsupported }
