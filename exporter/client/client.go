@@ -304,21 +304,15 @@ type frames struct {
 	rpc grpc.BidiStreamingClient[pb.StreamRequest, pb.StreamResponse]
 }
 
-func (f frames) Send(payload []byte, t pb.FrameType) error {
-	err := f.rpc.Send(&pb.StreamRequest{Payload: payload, FrameType: t})
-	if err == io.EOF { // the RPC has ended; Recv tells why
+func (f frames) SendMsg(m any) error {
+	err := f.rpc.SendMsg(m)
+	if err == io.EOF { // the RPC has ended; RecvMsg tells why
 		return fmt.Errorf("stream: the exporter has ended it: %w", io.ErrClosedPipe)
 	}
 	return remote(err)
 }
 
-func (f frames) Recv() ([]byte, pb.FrameType, error) {
-	m, err := f.rpc.Recv()
-	if err != nil {
-		return nil, 0, remote(err)
-	}
-	return m.Payload, m.FrameType, nil
-}
+func (f frames) RecvMsg(m any) error { return remote(f.rpc.RecvMsg(m)) }
 
 func (f frames) CloseSend() error { return f.rpc.CloseSend() }
 

@@ -31,6 +31,11 @@ func RequirePassphrase(passphrase string, log *slog.Logger) []grpc.ServerOption 
 		return status.Error(codes.Unauthenticated, "invalid or missing passphrase")
 	}
 	return []grpc.ServerOption{
+		// without it, methods that do not exist would be told apart before the check
+		grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error {
+			method, _ := grpc.MethodFromServerStream(ss)
+			return status.Errorf(codes.Unimplemented, "unknown method %s", method)
+		}),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			if err := check(ctx, info.FullMethod); err != nil {
 				return nil, err

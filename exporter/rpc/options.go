@@ -3,6 +3,7 @@ package rpc
 import (
 	"time"
 
+	"github.com/jumplead/jumplead/exporter/stream"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 )
@@ -20,6 +21,7 @@ const (
 // ServerOptions are those of every server that clients connect to.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(stream.Codec{}),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(ioBuffer),
@@ -35,6 +37,7 @@ func ServerOptions() []grpc.ServerOption {
 // DialOptions are those of every client connection.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(stream.Codec{})),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithReadBufferSize(ioBuffer),

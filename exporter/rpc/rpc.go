@@ -15,6 +15,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -98,10 +100,15 @@ func (s *server) Reset(ctx context.Context, _ *pb.ResetRequest) (*pb.ResetRespon
 	if err := s.s.Ready(); err != nil {
 		return nil, Status(err)
 	}
-	if err := s.s.Tree.Reset(ctx); err != nil {
+	if err := s.reset(ctx); err != nil {
 		return nil, Status(err)
 	}
 	return &pb.ResetResponse{}, nil
+}
+
+func (s *server) reset(ctx context.Context) (err error) {
+	defer s.recovered("reset", &err)
+	return s.s.Tree.Reset(ctx)
 }
 
 func (s *server) LogStream(_ *emptypb.Empty, out grpc.ServerStreamingServer[pb.LogStreamResponse]) error {
@@ -194,9 +201,13 @@ func (s *server) operation(n *driver.Node, method string) func(error) {
 	return func(err error) {
 		rec := session.Record{Time: time.Now(), Source: pb.LogSource_LOG_SOURCE_DRIVER,
 			Message: "Operation completed", DriverType: kind, Operation: method, Result: "success"}
-		if err != nil {
+		switch c := driver.Classify(err); c {
+		case driver.OK:
+		case driver.Canceled: // nobody's failure: the client has seen enough
+			rec.Message, rec.Result = "Operation canceled", ""
+		default:
 			rec.Level, rec.Message, rec.Result = slog.LevelWarn, "Operation failed", "failure"
-			rec.ErrorType = driver.Classify(err).String()
+			rec.ErrorType = c.String()
 		}
 		s.s.Logs.Append(rec)
 	}
@@ -228,7 +239,7 @@ func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.
 var answerID = uuid.Nil.String()
 
 func (s *server) call(ctx context.Context, n *driver.Node, in *pb.DriverCallRequest) (result *structpb.Value, err error) {
-	defer s.recovered(n, in.Method, &err)
+	defer s.recovered(in.Method, &err, "driver", n.Path)
 	e, err := row(ctx, n, in.Method, driver.KindCall)
 	if err != nil {
 		return nil, err
@@ -256,7 +267,7 @@ func (s *server) StreamingDriverCall(in *pb.StreamingDriverCallRequest, out grpc
 }
 
 func (s *server) feed(n *driver.Node, in *pb.StreamingDriverCallRequest, out grpc.ServerStreamingServer[pb.StreamingDriverCallResponse]) (err error) {
-	defer s.recovered(n, in.Method, &err)
+	defer s.recovered(in.Method, &err, "driver", n.Path)
 	ctx := out.Context()
 	e, err := row(ctx, n, in.Method, driver.KindFeed)
 	if err != nil {
@@ -279,17 +290,25 @@ func (s *server) feed(n *driver.Node, in *pb.StreamingDriverCallRequest, out grp
 			return err
 		}
 		if err := out.Send(&pb.StreamingDriverCallResponse{Uuid: answerID, Result: result}); err != nil {
-			return err
+			return cmp.Or(ctx.Err(), err)
 		}
 	}
 	return ctx.Err()
 }
 
 // recovered turns a driver's panic into an error: the other drivers go on.
-func (s *server) recovered(n *driver.Node, method string, err *error) {
-	if p := recover(); p != nil {
-		s.log.Error("driver panicked", "driver", n.Path, "method", method, "panic", p, "stack", string(debug.Stack()))
-		*err = fmt.Errorf("%s: the driver failed inside %s: %v", n.Path, method, p)
+func (s *server) recovered(method string, err *error, attrs ...any) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%s: %w", clip(method), &stream.PanicError{Value: v, Stack: debug.Stack()})
+		s.panicked(method, *err, attrs...)
+	}
+}
+
+// panicked logs what a client is not told: where a driver panicked.
+func (s *server) panicked(method string, err error, attrs ...any) {
+	var p *stream.PanicError
+	if errors.As(err, &p) {
+		s.log.Error("driver panicked", append(attrs, "method", method, "panic", p.Value, "stack", string(p.Stack))...)
 	}
 }
 
@@ -297,12 +316,12 @@ func (s *server) recovered(n *driver.Node, method string, err *error) {
 type request struct {
 	Kind     string  `json:"kind"`
 	UUID     string  `json:"uuid"`
-	Method   string  `json:"method"`
+	Method   *string `json:"method"`
 	Encoding *string `json:"x_jmp_content_encoding"`
 }
 
-// ParseRequest reads the metadata entry that opens a stream.
-func ParseRequest(md metadata.MD) (request, error) {
+// parseRequest reads the metadata entry that opens a stream.
+func parseRequest(md metadata.MD) (request, error) {
 	var r request
 	values := md.Get("request")
 	if len(values) == 0 {
@@ -312,44 +331,51 @@ func ParseRequest(md metadata.MD) (request, error) {
 	if err := json.Unmarshal([]byte(values[len(values)-1]), &r); err != nil {
 		return r, fmt.Errorf("stream: metadata entry request: %w", err)
 	}
-	switch r.Kind {
-	case "driver", "resource":
+	switch {
+	case r.Kind == "resource", r.Kind == "driver" && r.Method != nil:
 		return r, nil
+	case r.Kind == "driver":
+		return r, errors.New("stream: metadata entry request: method is missing")
 	}
 	return r, fmt.Errorf("stream: kind %q is none of driver, resource", clip(r.Kind))
 }
 
 func (s *server) Stream(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]) (err error) {
 	md, _ := metadata.FromIncomingContext(rpc.Context())
-	req, err := ParseRequest(md)
+	req, err := parseRequest(md)
 	if err != nil {
-		return status.Error(codes.Unknown, err.Error())
+		return unknown(err)
 	}
 	n, err := s.s.Node(req.UUID)
 	if err != nil {
-		return status.Error(codes.Unknown, err.Error())
+		return unknown(err)
 	}
 	if req.Kind == "resource" {
-		return s.offer(rpc, n, req)
+		return s.offer(rpc, n)
 	}
-	return s.connect(rpc, n, req.Method)
+	return s.connect(rpc, n, *req.Method)
 }
+
+func unknown(err error) error { return status.Error(codes.Unknown, text(err)) }
+
+// RefusedKey is in the initial metadata of a stream that did not open, when a
+// GOAWAY comes before its error.
+const RefusedKey = "x-jumplead-refused"
 
 // connect serves a driver's byte stream. What fails before the stream is open
 // is UNKNOWN, as upstream's exporter answers, unless the kind says more: no such
 // method, an absent device.
 func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, method string) (err error) {
-	defer s.recovered(n, method, &err)
 	ctx := rpc.Context()
-	frames := serverFrames{rpc}
 	conn, err := s.dial(ctx, n, method)
 	if err != nil {
 		err := opening(err)
-		s.log.Warn("stream did not open", "driver", n.Path, "method", method, "error", status.Convert(err).Message())
+		s.log.Warn("stream did not open", "driver", n.Path, "method", clip(method), "error", status.Convert(err).Message())
 		if n.Spec.Contract.Forwarded && status.Code(err) != codes.NotFound {
 			// Port forwarders of the stock client leave the local connection
 			// hanging on an error; they close it on an end of stream.
-			_ = frames.Send(nil, pb.FrameType_FRAME_TYPE_GOAWAY)
+			_ = rpc.SetHeader(metadata.Pairs(RefusedKey, status.Code(err).String()))
+			_ = rpc.SendMsg(stream.NewFrame(pb.FrameType_FRAME_TYPE_GOAWAY, nil))
 		}
 		return err
 	}
@@ -357,14 +383,16 @@ func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Strea
 		conn.Close()
 		return err
 	}
-	err = stream.Serve(ctx, frames, conn, n.Spec.Contract.Forwarded)
+	err = stream.Serve(ctx, rpc, conn, n.Spec.Contract.Forwarded)
 	if errors.Is(err, stream.ErrPeer) && ctx.Err() == nil {
 		s.log.Warn("stream broke", "driver", n.Path, "method", method, "error", err)
 	}
+	s.panicked(method, err, "driver", n.Path)
 	return Status(err)
 }
 
-func (s *server) dial(ctx context.Context, n *driver.Node, method string) (io.ReadWriteCloser, error) {
+func (s *server) dial(ctx context.Context, n *driver.Node, method string) (conn io.ReadWriteCloser, err error) {
+	defer s.recovered(method, &err, "driver", n.Path)
 	e, err := row(ctx, n, method, driver.KindStream)
 	if err != nil {
 		return nil, err
@@ -378,16 +406,16 @@ func opening(err error) error {
 	case codes.NotFound, codes.Unavailable, codes.Canceled:
 		return c
 	}
-	return status.Error(codes.Unknown, err.Error())
+	return unknown(err)
 }
 
 // offer holds a client's resource stream open until the call that names it is
 // done with it, or the client goes. No content encoding is agreed to: a client
 // that is not answered with one compresses and decompresses by itself.
-func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, req request) error {
+func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node) error {
 	taken, end := context.WithCancel(rpc.Context())
 	defer end()
-	id, err := s.s.Offers.Add(n.UUID, stream.New(serverFrames{rpc}, end))
+	id, err := s.s.Offers.Add(n.UUID, stream.New(offerFrames{rpc}, end))
 	if err != nil {
 		return Status(err)
 	}
@@ -403,21 +431,28 @@ func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamR
 	return Status(rpc.Context().Err())
 }
 
-// serverFrames is the exporter's side of a stream RPC.
-type serverFrames struct {
-	rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]
-}
+// offerFrames are a resource stream's frames. The client that is done says so
+// with a GOAWAY frame; one whose stream just ends has gone, and what came is not
+// all there was.
+type offerFrames struct{ stream.Frames }
 
-func (f serverFrames) Send(payload []byte, t pb.FrameType) error {
-	return f.rpc.Send(&pb.StreamResponse{Payload: payload, FrameType: t})
-}
-
-func (f serverFrames) Recv() ([]byte, pb.FrameType, error) {
-	m, err := f.rpc.Recv()
-	if err != nil {
-		return nil, 0, err
+func (f offerFrames) RecvMsg(m any) error {
+	err := f.Frames.RecvMsg(m)
+	if err == io.EOF {
+		return fmt.Errorf("the client went away: %w", io.ErrUnexpectedEOF)
 	}
-	return m.Payload, m.FrameType, nil
+	return err
+}
+
+// text is an error's text as a status may carry it: valid UTF-8, and of a size
+// that fits a header.
+func text(err error) string {
+	const most = 4 << 10
+	s := strings.ToValidUTF8(err.Error(), "\uFFFD")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
 }
 
 // Status is an error as a status that gRPC sends; nil stays nil, and a status
@@ -429,7 +464,7 @@ func Status(err error) error {
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
-	return status.Error(Code(driver.Classify(err)), err.Error())
+	return status.Error(Code(driver.Classify(err)), text(err))
 }
 
 // Code is the status code of a class of errors.

@@ -6,6 +6,10 @@
 // ended the RPC ends with OK; a stream that breaks ends it with an error, which
 // is the only way for the other side to tell a broken stream from a finished
 // one. PING and RST_STREAM frames carry nothing and are passed over.
+//
+// Some clients watch for nothing but an end of stream. They are sent a GOAWAY
+// before the error; its payload, which such clients do not look at, says why,
+// so that those which do look can wait for the error.
 package stream
 
 import (
@@ -13,17 +17,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
+	"google.golang.org/grpc/mem"
 )
 
-// Frames is one side of the RPC. Send and Recv may be called concurrently with
-// each other, each from one goroutine at a time.
+// Frames is one side of the RPC: both of gRPC's ServerStream and ClientStream.
+// Its messages are [*Frame]. SendMsg and RecvMsg may be called concurrently
+// with each other, each from one goroutine at a time.
 type Frames interface {
-	Send(payload []byte, t pb.FrameType) error
-	Recv() (payload []byte, t pb.FrameType, err error)
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// goAway ends this side's direction.
+func goAway(f Frames, why string) error {
+	return f.SendMsg(NewFrame(pb.FrameType_FRAME_TYPE_GOAWAY, []byte(why)))
 }
 
 // Buffer sizes of the pump. It starts small, because most streams idle, and
@@ -32,7 +48,7 @@ const (
 	leastBuffer = 16 << 10
 	mostBuffer  = 256 << 10
 	maxPacket   = 64 << 10 // more than the largest datagram
-	maxChunk    = 1 << 20  // of what we send: receivers take 4 MiB at most
+	maxChunk    = 1 << 20  // of what a client sends: receivers take 4 MiB at most
 )
 
 // ErrPeer wraps errors of the driver's stream, to tell them from those of the
@@ -47,49 +63,84 @@ type peerError struct {
 func (e *peerError) Error() string   { return e.op + ": " + e.err.Error() }
 func (e *peerError) Unwrap() []error { return []error{ErrPeer, e.err} }
 
+// closeLimit is how long a driver's stream may take to close. A serial port
+// that cannot get rid of its output takes longer than that; its client is not
+// kept waiting for the error.
+const closeLimit = 2 * time.Second
+
+// PanicError is a panic of a driver's stream. It is returned as an error, so
+// that the process and the other drivers go on.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("the driver failed: %v", e.Value) }
+
+// guard calls f, which may run code of a driver in a goroutine of ours.
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &peerError{"panic", &PanicError{v, debug.Stack()}}
+		}
+	}()
+	return f()
+}
+
 // Serve pumps between the frames of a client and a driver's stream until both
 // directions have ended, one breaks, or the context is done. The stream is
-// closed when Serve returns. goaway asks for a GOAWAY frame before the error of
-// a broken stream, for clients that watch for nothing else.
+// closed when Serve returns, unless its Close takes longer than two seconds.
+// goaway asks for a GOAWAY frame before the error of a broken stream.
+//
+// When the frames break, or the stream does, a goroutine may still be in Recv
+// or Send: both must return when the RPC ends.
 func Serve(ctx context.Context, f Frames, s io.ReadWriteCloser, goaway bool) error {
-	var once sync.Once
-	var closed error
-	shut := func() { once.Do(func() { closed = s.Close() }) }
-	defer shut()
+	closed := make(chan error, 1)
+	shut := sync.OnceFunc(func() { go func() { closed <- guard(s.Close) }() })
 	defer context.AfterFunc(ctx, shut)()
 
 	up, down := make(chan error, 1), make(chan error, 1)
-	go func() { up <- receive(f, s) }()
-	go func() { down <- send(f, s) }()
-	for up != nil || down != nil {
-		var err error
+	go func() { up <- guard(func() error { return receive(f, s) }) }()
+	go func() { down <- guard(func() error { return send(f, s) }) }()
+	var err, refused error
+	for err == nil && (up != nil || down != nil) {
 		select {
 		case err = <-up:
 			up = nil
+			if down != nil && errors.Is(err, syscall.EPIPE) {
+				refused, err = err, nil // takes no more, but may have more to say
+			}
 		case err = <-down:
 			down = nil
 		}
-		if err == nil {
-			continue
+	}
+	if err == nil {
+		err = refused
+	}
+
+	shut() // ends a Read or Write that the other direction is in
+	slow := time.NewTimer(closeLimit)
+	defer slow.Stop()
+	select {
+	case cerr := <-closed:
+		if err == nil && cerr != nil {
+			err = &peerError{"close", cerr}
 		}
-		shut() // ends a Read or Write that the other direction is in
-		if goaway && errors.Is(err, ErrPeer) && ctx.Err() == nil {
-			if down != nil { // only one may send: the writer's Read has ended now
-				select {
-				case <-down:
-				case <-ctx.Done():
-					return err
-				}
+	case <-slow.C:
+		return errors.Join(err, &peerError{"close", fmt.Errorf("not done after %v", closeLimit)})
+	}
+	if goaway && errors.Is(err, ErrPeer) && ctx.Err() == nil {
+		if down != nil { // one at a time may send; its Read has ended with Close
+			select {
+			case <-down:
+			case <-ctx.Done():
+				return err
 			}
-			_ = f.Send(nil, pb.FrameType_FRAME_TYPE_GOAWAY) // the RPC's status tells all
 		}
-		return err
+		why := err.Error()
+		_ = goAway(f, why[:min(len(why), 1024)])
 	}
-	shut()
-	if closed != nil {
-		return &peerError{"close", closed}
-	}
-	return nil
+	return err
 }
 
 // receive writes to s what the client sends.
@@ -103,19 +154,30 @@ func receive(f Frames, s io.ReadWriteCloser) error {
 		}
 		return nil
 	}
+	var bufs net.Buffers
 	for {
-		payload, t, err := f.Recv()
+		var in Frame
+		err := f.RecvMsg(&in)
 		switch {
 		case err == io.EOF:
 			return half()
 		case err != nil:
 			return err
-		case t == pb.FrameType_FRAME_TYPE_GOAWAY:
+		case in.Type == pb.FrameType_FRAME_TYPE_GOAWAY:
+			in.Free()
 			return half() // the RPC ends later, which ends the context
-		case t == pb.FrameType_FRAME_TYPE_DATA && (len(payload) > 0 || packets):
-			if _, err := s.Write(payload); err != nil {
-				return &peerError{"write", err}
-			}
+		case in.Type != pb.FrameType_FRAME_TYPE_DATA:
+		case packets:
+			_, err = s.Write(in.Payload())
+		case in.Len() > 0:
+			bufs = in.pieces(bufs[:0])
+			out := bufs // WriteTo consumes it
+			_, err = out.WriteTo(s)
+			clear(bufs)
+		}
+		in.Free()
+		if err != nil {
+			return &peerError{"write", err}
 		}
 	}
 }
@@ -126,27 +188,29 @@ func gone(err error) bool { return driver.Classify(err) == driver.Unavailable ||
 // send sends what comes out of s.
 func send(f Frames, s io.Reader) error {
 	_, packets := s.(driver.PacketStream)
-	size := leastBuffer
+	p := &pump{r: s, size: leastBuffer}
 	if packets {
-		size = maxPacket
+		p.size = maxPacket
 	}
-	buf := make([]byte, size)
+	defer p.free()
 	for {
-		n, err := s.Read(buf)
+		out, err := p.next()
+		n := out.Len()
 		if n > 0 || packets && err == nil {
-			if err := f.Send(buf[:n], pb.FrameType_FRAME_TYPE_DATA); err != nil {
-				return err
+			serr := f.SendMsg(out)
+			out.Free()
+			if serr != nil {
+				return serr
 			}
 		}
 		switch {
 		case err == io.EOF:
-			return f.Send(nil, pb.FrameType_FRAME_TYPE_GOAWAY)
+			return goAway(f, "")
 		case err != nil:
 			return &peerError{"read", err}
 		}
-		if n == len(buf) && size < mostBuffer && !packets {
-			size *= 4
-			buf = make([]byte, size)
+		if !packets {
+			p.adapt(n)
 		}
 	}
 }
@@ -156,9 +220,11 @@ func send(f Frames, s io.Reader) error {
 type Stream struct {
 	f      Frames
 	cancel func()
+	shut   atomic.Bool // Close was called
 
 	rmu  sync.Mutex
-	rest []byte
+	rest *mem.Reader // of the chunk that is being read
+	got  int64       // bytes so far
 	rerr error
 
 	wmu    sync.Mutex
@@ -169,48 +235,64 @@ type Stream struct {
 // New makes a stream; cancel ends the RPC at once.
 func New(f Frames, cancel func()) *Stream { return &Stream{f: f, cancel: cancel} }
 
-// Read yields what the other side sent, one chunk or a part of it. It returns
-// io.EOF after the other side's GOAWAY or the RPC's orderly end.
+// Read yields what the other side sent, one chunk or a part of it; an empty
+// chunk, as streams of packets have them, is a Read of nothing without an error.
+// It returns io.EOF after the other side's GOAWAY or the RPC's orderly end, and
+// never after a stream that broke.
 func (s *Stream) Read(p []byte) (int, error) {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
-	for len(s.rest) == 0 {
-		if s.rerr != nil {
-			return 0, s.rerr
+	if s.rest == nil || s.rest.Remaining() == 0 {
+		in, err := s.recv()
+		if err != nil || in.Len() == 0 {
+			return 0, err
 		}
-		payload, t, err := s.f.Recv()
-		switch {
-		case err != nil:
-			s.rerr = err
-		case t == pb.FrameType_FRAME_TYPE_GOAWAY:
-			s.rerr = io.EOF
-		case t == pb.FrameType_FRAME_TYPE_DATA:
-			s.rest = payload
-		}
+		s.rest = in.reader()
 	}
-	n := copy(p, s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
+	return s.rest.Read(p)
 }
 
-// ReadPacket yields one chunk whole, which may be empty. The slice is valid
-// until the next call.
+// ReadPacket yields one chunk whole, which may be empty.
 func (s *Stream) ReadPacket() ([]byte, error) {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
+	in, err := s.recv()
+	if err != nil {
+		return nil, err
+	}
+	defer in.Free()
+	return append([]byte{}, in.Payload()...), nil
+}
+
+// recv waits for the next chunk. The caller holds rmu.
+func (s *Stream) recv() (*Frame, error) {
+	broken := false
 	for s.rerr == nil {
-		payload, t, err := s.f.Recv()
+		in := new(Frame)
+		err := s.f.RecvMsg(in)
 		switch {
-		case err != nil:
-			s.rerr = err
-		case t == pb.FrameType_FRAME_TYPE_GOAWAY:
+		case err != nil && s.shut.Load():
+			s.rerr = errClosed
+		case err == io.EOF && !broken:
 			s.rerr = io.EOF
-		case t == pb.FrameType_FRAME_TYPE_DATA:
-			return payload, nil
+		case err == io.EOF:
+			s.rerr = fmt.Errorf("stream broke off after %d bytes: %w", s.got, io.ErrUnexpectedEOF)
+		case err != nil:
+			s.rerr = fmt.Errorf("stream broke off after %d bytes: %w", s.got, err)
+		case in.Type == pb.FrameType_FRAME_TYPE_GOAWAY && in.Len() == 0:
+			s.rerr = io.EOF
+		case in.Type == pb.FrameType_FRAME_TYPE_GOAWAY:
+			broken = true // the error follows
+		case in.Type == pb.FrameType_FRAME_TYPE_DATA:
+			s.got += int64(in.Len())
+			return in, nil
 		}
+		in.Free()
 	}
 	return nil, s.rerr
 }
+
+var errClosed = fmt.Errorf("stream: %w", net.ErrClosed)
 
 // Write sends p, as one chunk when it is not above 1 MiB. An empty p is an
 // empty chunk.
@@ -219,15 +301,17 @@ func (s *Stream) Write(p []byte) (int, error) {
 	defer s.wmu.Unlock()
 	sent := 0
 	for {
-		if s.closed || s.werr != nil {
-			if s.werr == nil {
-				s.werr = fmt.Errorf("stream: write after close: %w", io.ErrClosedPipe)
-			}
+		switch {
+		case s.shut.Load():
+			return sent, errClosed
+		case s.closed:
+			return sent, fmt.Errorf("stream: write after its end: %w", io.ErrClosedPipe)
+		case s.werr != nil:
 			return sent, s.werr
 		}
 		chunk := p[sent:min(len(p), sent+maxChunk)]
-		if s.werr = s.f.Send(chunk, pb.FrameType_FRAME_TYPE_DATA); s.werr != nil {
-			return sent, s.werr
+		if s.werr = s.send(chunk); s.werr != nil {
+			continue // why: our own Close, or theirs
 		}
 		if sent += len(chunk); sent == len(p) {
 			return sent, nil
@@ -235,16 +319,27 @@ func (s *Stream) Write(p []byte) (int, error) {
 	}
 }
 
+// send copies, because p belongs to the caller again when Write returns, and
+// the transport may not have written it by then.
+func (s *Stream) send(p []byte) error {
+	out := &Frame{size: len(p)}
+	if len(p) > 0 {
+		out.data = mem.BufferSlice{mem.Copy(p, buffers)}
+	}
+	defer out.Free()
+	return s.f.SendMsg(out)
+}
+
 // CloseWrite ends this side's direction; what the other side sends can still be
 // read.
 func (s *Stream) CloseWrite() error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	if s.closed || s.werr != nil {
+	if s.closed || s.werr != nil || s.shut.Load() {
 		return nil
 	}
 	s.closed = true
-	if err := s.f.Send(nil, pb.FrameType_FRAME_TYPE_GOAWAY); err != nil && err != io.EOF {
+	if err := goAway(s.f, ""); err != nil && err != io.EOF {
 		return err
 	}
 	if c, ok := s.f.(interface{ CloseSend() error }); ok {
@@ -256,6 +351,7 @@ func (s *Stream) CloseWrite() error {
 // Close ends the stream in both directions. A Read or Write in progress
 // returns.
 func (s *Stream) Close() error {
+	s.shut.Store(true)
 	s.cancel()
 	return nil
 }
