@@ -15,17 +15,13 @@
 package exporter
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
+	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,26 +49,17 @@ type Options struct {
 	Ready func(net.Addr)
 }
 
-// Address is where an exporter listens.
-type Address struct {
-	Network string // "tcp" or "unix"
-	Address string
-}
-
-func (a Address) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Address
-	}
-	return a.Address
-}
-
 // Grace periods at the end, which together stay below a fifth of a second: a
 // supervisor that stops a unit should not have to wait, and a call that takes
 // longer than that would not have finished anyway.
 const (
-	callGrace  = 60 * time.Millisecond
-	closeGrace = 80 * time.Millisecond
+	callGrace  = 60 * time.Millisecond // for calls to come to their end
+	cutGrace   = 20 * time.Millisecond // for those that were cut off then
+	closeGrace = 80 * time.Millisecond // for drivers to close
 )
+
+// helloLimit is how long a client may take to say which protocol it speaks.
+const helloLimit = 20 * time.Second
 
 // Plan is the tree that the options describe, without any hardware touched.
 // The UUIDs derive from the exporter's name, so that they survive a restart.
@@ -88,6 +75,9 @@ func (o Options) uuid() uuid.UUID {
 
 // Run serves until the context is done. Ending that way is no error.
 func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = slog.DiscardHandler
+	}
 	logs, offers := session.NewLogs(), session.NewOffers()
 	log := slog.New(fanout{o.Log, logs.Handler()})
 	o.Driver.Log, o.Driver.Resources = log, offers
@@ -107,15 +97,15 @@ func Run(ctx context.Context, o Options) error {
 	s.End = func() (bool, string) {
 		return true, "this exporter is not leased: the session stays open for other clients"
 	}
-	if err := tree.Open(ctx); err != nil {
+	defer closeWithin(closeGrace, s, log)
+	if err := open(ctx, tree); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("open drivers: %w", err)
 	}
-	defer closeWithin(closeGrace, s, log)
 
-	opts := rpc.ServerOptions()
+	opts := append(rpc.ServerOptions(), grpc.ConnectionTimeout(helloLimit))
 	if o.Passphrase != "" {
 		opts = append(opts, rpc.RequirePassphrase(o.Passphrase, log)...)
 	}
@@ -125,36 +115,56 @@ func Run(ctx context.Context, o Options) error {
 	srv := grpc.NewServer(opts...)
 	rpc.Register(srv, s, log)
 	s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	conns, served := track(ln), make(chan error, 1)
+	go func() { served <- srv.Serve(conns) }()
 	if o.Ready != nil {
 		o.Ready(ln.Addr())
 	}
+	defer stop(srv, conns)
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", o.Listen, err)
 	case <-ctx.Done():
+		return nil
 	}
-	stopWithin(callGrace, srv)
-	<-served
-	return nil
 }
 
-// stopWithin lets calls finish, and cuts off what takes longer, such as streams
-// that only their client ends.
-func stopWithin(d time.Duration, srv *grpc.Server) {
+// open opens the drivers. One that is stuck in its opening when the context ends
+// is left to the end of the process.
+func open(ctx context.Context, tree *driver.Tree) error {
+	opened := make(chan error, 1)
+	go func() { opened <- tree.Open(ctx) }()
+	select {
+	case err := <-opened:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-opened:
+		return cmp.Or(err, ctx.Err())
+	case <-time.After(callGrace):
+		return ctx.Err()
+	}
+}
+
+// stop lets calls finish, and cuts off what takes longer, such as streams that
+// only their client ends. A call that is stuck in a driver even then is left to
+// the end of the process.
+func stop(srv *grpc.Server, conns *connections) {
 	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		srv.GracefulStop()
-		close(done)
 	}()
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-done:
-	case <-t.C:
-		srv.Stop()
-		<-done
+		return
+	case <-time.After(callGrace):
+	}
+	conns.closeAll()
+	select {
+	case <-done:
+	case <-time.After(cutGrace):
 	}
 }
 
@@ -162,7 +172,14 @@ func stopWithin(d time.Duration, srv *grpc.Server) {
 // the end of the process.
 func closeWithin(d time.Duration, s *session.Session, log *slog.Logger) {
 	done := make(chan error, 1)
-	go func() { done <- s.Close(context.Background()) }()
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+		}()
+		done <- s.Close(context.Background())
+	}()
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -174,55 +191,3 @@ func closeWithin(d time.Duration, s *session.Session, log *slog.Logger) {
 		log.Error("some drivers did not close in time; leaving them to the end of the process")
 	}
 }
-
-func (a Address) listen() (net.Listener, error) {
-	if a.Network == "unix" {
-		return listenUnix(a.Address)
-	}
-	ln, err := net.Listen(a.Network, a.Address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: another program has this port; stop it or choose another port: %w", a, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", a, err)
-	}
-	return ln, nil
-}
-
-// listenUnix takes a socket path over when nobody listens on it any more, and
-// leaves it to its owner when somebody does. The socket is for the exporter's
-// own user: who can open it can drive the harness.
-func listenUnix(path string) (net.Listener, error) {
-	fail := func(err error) (net.Listener, error) { return nil, fmt.Errorf("listen on unix:%s: %w", path, err) }
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fail(err)
-	}
-	if fi, err := os.Lstat(path); err == nil {
-		if fi.Mode()&os.ModeSocket == 0 {
-			return fail(errors.New("the path exists and is no socket"))
-		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			c.Close()
-			return fail(fmt.Errorf("another program listens there: %w", syscall.EADDRINUSE))
-		} else if !errors.Is(err, syscall.ECONNREFUSED) {
-			return fail(err)
-		}
-		if err := os.Remove(path); err != nil {
-			return fail(err)
-		}
-	}
-	umask.Lock()
-	old := setUmask(0o177)
-	ln, err := net.Listen("unix", path)
-	setUmask(old)
-	umask.Unlock()
-	if err != nil {
-		if strings.Contains(err.Error(), "invalid argument") {
-			err = fmt.Errorf("%w (the path may be longer than the 107 bytes that a socket's name may have)", err)
-		}
-		return fail(err)
-	}
-	return ln, nil
-}
-
-var umask sync.Mutex // the umask belongs to the process

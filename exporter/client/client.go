@@ -103,6 +103,8 @@ func Dial(ctx context.Context, target string, opt Options) (*Client, error) {
 func (c *Client) Close() error { return c.conn.Close() }
 
 // Refresh reads the tree anew, as is needed after the exporter has restarted.
+// The nodes found before keep what they were made with. It must not be called
+// concurrently with Find or itself.
 func (c *Client) Refresh(ctx context.Context) error {
 	r, err := c.export.GetReport(ctx, &emptypb.Empty{}, grpc.WaitForReady(true))
 	if err != nil {
@@ -280,21 +282,19 @@ func (n *Node) open(ctx context.Context, request map[string]any) (*stream.Stream
 	live, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
 	s, err := n.c.router.Stream(metadata.AppendToOutgoingContext(live, "request", string(text)))
-	if err != nil {
-		cancel()
-		return nil, nil, remote(err)
+	var md metadata.MD
+	if err == nil {
+		md, err = s.Header() // the exporter sends it when the stream is open
 	}
-	md, err := s.Header() // the exporter sends it when the stream is open
-	if err == nil && md == nil {
+	for err == nil && (md == nil || md.Get(rpc.RefusedKey) != nil) {
 		_, err = s.Recv() // ended before it was open: this yields why
 	}
+	if !stop() {
+		err = fmt.Errorf("open stream: %w", ctx.Err())
+	}
 	if err != nil {
 		cancel()
 		return nil, nil, remote(err)
-	}
-	if !stop() {
-		cancel()
-		return nil, nil, fmt.Errorf("open stream: %w", ctx.Err())
 	}
 	return stream.New(frames{s}, cancel), md, nil
 }
@@ -321,9 +321,9 @@ func remote(err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	st := status.Convert(err)
-	if st.Code() == codes.OK {
-		return nil
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
 	}
 	text := st.Message()
 	if st.Code() == codes.Unauthenticated || text == "" {
@@ -340,7 +340,8 @@ func (p passphrase) GetRequestMetadata(context.Context, ...string) (map[string]s
 
 func (passphrase) RequireTransportSecurity() bool { return false }
 
-// WaitReady polls until driver calls are served.
+// WaitReady polls until driver calls are served, or never will be because the
+// hook before the lease failed.
 func (c *Client) WaitReady(ctx context.Context) error {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
@@ -349,8 +350,11 @@ func (c *Client) WaitReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if st.Status == pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY {
+		switch st.Status {
+		case pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY:
 			return nil
+		case pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK_FAILED:
+			return fmt.Errorf("the exporter's beforeLease hook failed: %s", st.GetMessage())
 		}
 		select {
 		case <-t.C:

@@ -1,0 +1,130 @@
+package exporter
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Address is where an exporter listens.
+type Address struct {
+	Network string // "tcp" or "unix"
+	Address string
+}
+
+func (a Address) String() string {
+	if a.Network == "unix" {
+		return "unix:" + a.Address
+	}
+	return a.Address
+}
+
+func (a Address) listen() (net.Listener, error) {
+	if a.Network == "unix" {
+		return listenUnix(a.Address)
+	}
+	ln, err := net.Listen(a.Network, a.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: another program has this port; stop it or choose another port: %w", a, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", a, err)
+	}
+	return ln, nil
+}
+
+// listenUnix takes a socket path over when nobody listens on it any more, and
+// leaves it to its owner when somebody does. The socket is for the exporter's
+// own user: who can open it can drive the harness.
+func listenUnix(path string) (net.Listener, error) {
+	fail := func(err error) (net.Listener, error) { return nil, fmt.Errorf("listen on unix:%s: %w", path, err) }
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fail(err)
+	}
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode()&os.ModeSocket == 0 {
+			return fail(errors.New("the path exists and is no socket"))
+		}
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			c.Close()
+			return fail(fmt.Errorf("another program listens there: %w", syscall.EADDRINUSE))
+		} else if !errors.Is(err, syscall.ECONNREFUSED) {
+			return fail(err)
+		}
+		if err := os.Remove(path); err != nil {
+			return fail(err)
+		}
+	}
+	umask.Lock()
+	old := setUmask(0o177)
+	ln, err := net.Listen("unix", path)
+	setUmask(old)
+	umask.Unlock()
+	if err != nil {
+		if strings.Contains(err.Error(), "invalid argument") {
+			err = fmt.Errorf("%w (the path may be longer than the 107 bytes that a socket's name may have)", err)
+		}
+		return fail(err)
+	}
+	return ln, nil
+}
+
+var umask sync.Mutex // the umask belongs to the process
+
+// connections is a listener that can cut what it accepted. gRPC's server waits
+// for connections whose client has not said anything yet, up to two minutes, and
+// for handlers that do not return, for ever; an exporter that is to end does not.
+type connections struct {
+	net.Listener
+
+	mu   sync.Mutex
+	cut  bool
+	open map[*connection]struct{}
+}
+
+type connection struct {
+	net.Conn
+	of *connections
+}
+
+func track(ln net.Listener) *connections {
+	return &connections{Listener: ln, open: map[*connection]struct{}{}}
+}
+
+func (l *connections) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{conn, l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		conn.Close()
+	}
+	l.open[c] = struct{}{}
+	return c, nil
+}
+
+func (c *connection) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// closeAll closes the connections, now and in future.
+func (l *connections) closeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = true
+	for c := range l.open {
+		c.Conn.Close()
+	}
+}
