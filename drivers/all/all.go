@@ -4,7 +4,12 @@ package all
 import (
 	"github.com/jumplead/jumplead/drivers/composite"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/network/echo"
+	"github.com/jumplead/jumplead/drivers/network/tcp"
+	"github.com/jumplead/jumplead/drivers/network/udp"
+	"github.com/jumplead/jumplead/drivers/network/unix"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
+	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 )
 
 // Specs lists every driver, one a line.
@@ -12,7 +17,12 @@ func Specs() []driver.Spec {
 	return []driver.Spec{
 		composite.Composite,
 		composite.Proxy,
+		echo.Network,
 		fakepower.Mock,
 		fakepower.SyncMock,
+		pyserial.Spec,
+		tcp.Network,
+		udp.Network,
+		unix.Network,
 	}
 }
