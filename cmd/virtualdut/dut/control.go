@@ -1,0 +1,149 @@
+package dut
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	requestMax    = 256             // bytes of a request, its line end included
+	answerTimeout = 5 * time.Second // for a client to take an answer
+)
+
+// rail is what a control socket switches.
+type rail interface {
+	On()
+	Off()
+	State() State
+}
+
+// control serves the control socket.
+type control struct {
+	listener net.Listener
+	rail     rail
+	log      *slog.Logger
+	done     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[net.Conn]struct{}
+}
+
+func newControl(l net.Listener, r rail, log *slog.Logger) *control {
+	c := &control{listener: l, rail: r, log: log, conns: map[net.Conn]struct{}{}}
+	c.done.Go(c.accept)
+	return c
+}
+
+// Close ends every conversation.
+func (c *control) Close() error {
+	err := c.listener.Close()
+	c.mu.Lock()
+	c.closed = true
+	for conn := range c.conns {
+		conn.Close()
+	}
+	c.mu.Unlock()
+	c.done.Wait()
+	return err
+}
+
+func (c *control) accept() {
+	for {
+		conn, err := c.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // out of files, for instance
+			c.log.Error("control socket", "error", err)
+			time.Sleep(50 * time.Millisecond)
+		case c.add(conn):
+			c.done.Go(func() {
+				defer c.remove(conn)
+				if err := converse(client{conn}, c.rail); err != nil {
+					c.log.Debug("control socket", "error", err)
+				}
+			})
+		}
+	}
+}
+
+func (c *control) add(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		conn.Close()
+		return false
+	}
+	c.conns[conn] = struct{}{}
+	return true
+}
+
+func (c *control) remove(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+	conn.Close()
+}
+
+// client is a connection that must take what is written to it.
+type client struct{ net.Conn }
+
+func (c client) Write(p []byte) (int, error) {
+	c.SetWriteDeadline(time.Now().Add(answerTimeout))
+	return c.Conn.Write(p)
+}
+
+// converse answers requests until there are no more. Its error is that of the connection.
+func converse(rw io.ReadWriter, r rail) error {
+	requests := bufio.NewReaderSize(rw, requestMax)
+	answers := json.NewEncoder(rw)
+	for {
+		line, err := requests.ReadSlice('\n')
+		var answer any
+		switch {
+		case err == nil:
+			answer = do(r, line)
+		case errors.Is(err, bufio.ErrBufferFull):
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = requests.ReadSlice('\n')
+			}
+			answer = refusal{fmt.Sprintf("request of more than %d bytes", requestMax)}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := answers.Encode(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// refusal is the answer to what is not a request.
+type refusal struct {
+	Error string `json:"error"`
+}
+
+func do(r rail, line []byte) any {
+	switch word := bytes.TrimSpace(line); string(word) {
+	case "on":
+		r.On()
+	case "off":
+		r.Off()
+	case "read":
+	default:
+		return refusal{fmt.Sprintf("unknown request %q: want on, off or read", word)}
+	}
+	return r.State()
+}
