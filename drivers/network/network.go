@@ -29,6 +29,8 @@ var Contract = driver.Contract{
 	Name:   "network",
 	Client: "jumpstarter_driver_network.client.NetworkClient",
 	Kind:   "network",
+
+	Forwarded: true, // upstream's port forwarders connect to it
 }
 
 // Interface is a service that can be connected to.
