@@ -87,15 +87,18 @@ const (
 )
 
 func (f *Frame) marshal() mem.BufferSlice {
-	head := make([]byte, 0, 8)
+	head := make([]byte, 0, 16)
 	if f.Type != pb.FrameType_FRAME_TYPE_DATA {
-		head = append(head, typeTag, byte(f.Type))
+		head = binary.AppendUvarint(append(head, typeTag), uint64(f.Type))
 	}
 	if f.size > 0 {
 		head = binary.AppendUvarint(append(head, payloadTag), uint64(f.size))
 	}
 	if len(head) == 0 {
 		return nil
+	}
+	if f.skip > 0 { // one that was received, passed on
+		return mem.BufferSlice{mem.SliceBuffer(append(head, f.Payload()...))}
 	}
 	out := append(make(mem.BufferSlice, 0, 2), mem.SliceBuffer(head))
 	f.data.Ref()
@@ -164,7 +167,7 @@ func (p *pump) next() (*Frame, error) {
 	}
 	n, err := p.r.Read(*p.buf)
 	if n < 0 || n > len(*p.buf) {
-		return nil, fmt.Errorf("read: a stream returned %d bytes for a buffer of %d", n, len(*p.buf))
+		return &Frame{}, fmt.Errorf("read: a stream returned %d bytes for a buffer of %d", n, len(*p.buf))
 	}
 	if n == 0 {
 		return &Frame{}, err
