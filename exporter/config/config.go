@@ -273,16 +273,17 @@ func (r *reader) children(n *yaml.Node, path string) []driver.Decl {
 // type comes first, then children, then ref.
 func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 	d := driver.Decl{Name: name, Pos: r.pos(n)}
-	pairs, ok := r.mapping(n, path)
-	if !ok {
+	if driver.Resolve(n).Kind != yaml.MappingNode {
+		r.err(n, "%s: wants type, children or ref, got %s", path, driver.Found(n))
 		return d
 	}
+	pairs, _ := r.mapping(n, path)
 	names := []string{"type", "description", "methods_description", "config", "children", "ref"}
-	else_ := ""
+	hint := ""
 	if slices.ContainsFunc(pairs, func(p driver.Pair) bool { return p.Name == "type" }) {
-		else_ = "; a driver's own keys stand below config"
+		hint = "; a driver's own keys stand below config"
 	}
-	keys := r.known(pairs, path+": ", else_, names...)
+	keys := r.known(pairs, path+": ", hint, names...)
 	ignore := func(why string, names ...string) {
 		for _, name := range names {
 			if keys[name] != nil {
@@ -301,11 +302,12 @@ func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 		r.optional(keys["description"], path+": description", &d.Description)
 		d.Methods = r.methods(keys["methods_description"], path+": methods_description")
 		if c := keys["config"]; c != nil {
-			if ps, ok := r.mapping(c, path+": config"); ok {
+			if r.isMapping(c, path+": config") && d.Type != "" {
 				d.Config = c
-				for _, p := range ps {
-					r.key(p, path+": config")
-				}
+			}
+			pairs, _ := driver.Pairs(c, r.file) // driver.Plan will say what is wrong with them
+			for _, p := range pairs {
+				r.key(p, path+": config")
 			}
 		}
 	case children != nil:
@@ -318,7 +320,7 @@ func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 		}
 		ignore("a ref has that of what it refers to", "description", "methods_description", "config")
 	default:
-		r.err(n, "%s: one of type, ref and children is missing", path)
+		r.err(n, "%s: has neither type nor children nor ref", path)
 	}
 	if children != nil {
 		d.Children = r.children(children, path)
@@ -362,7 +364,7 @@ func (r *reader) hooks(n *yaml.Node) {
 		if s := keys["script"]; s == nil {
 			r.err(h, "key %q is missing", name+".script")
 		} else if r.text(s, name+".script", &script) && strings.TrimSpace(script) != "" {
-			r.err(s, "%s: hooks are not served yet: without this one the harness would not be as the file says; take it out to run all the same", name)
+			r.err(s, "%s: hooks are not served yet: take this one out, or leave its script blank, to run without it", name)
 		}
 	}
 }
@@ -391,17 +393,24 @@ func (r *reader) grpcOptions(n *yaml.Node, c *Config) {
 
 // mapping lists the pairs of a mapping.
 func (r *reader) mapping(n *yaml.Node, at string) ([]driver.Pair, bool) {
-	if m := driver.Resolve(n); m == nil || m.Kind != yaml.MappingNode {
-		hint := ""
-		if null(n) {
-			hint = "; leave it out, or write {}"
-		}
-		r.err(n, "%s: wants a mapping, got %s%s", at, driver.Found(n), hint)
+	if !r.isMapping(n, at) {
 		return nil, false
 	}
 	pairs, problems := driver.Pairs(n, r.file)
 	r.problems = append(r.problems, problems...)
 	return pairs, true
+}
+
+func (r *reader) isMapping(n *yaml.Node, at string) bool {
+	if driver.Resolve(n).Kind == yaml.MappingNode {
+		return true
+	}
+	hint := ""
+	if null(n) {
+		hint = "; {} is an empty one"
+	}
+	r.err(n, "%s: wants a mapping, got %s%s", at, driver.Found(n), hint)
+	return false
 }
 
 // object reads a mapping whose keys are known. It is nil if there is none.
@@ -496,7 +505,7 @@ func (r *reader) literal(n *yaml.Node, at string, words ...string) {
 	if n == nil || !r.text(n, at, &s) || slices.Contains(words, s) {
 		return
 	}
-	r.err(n, "%s: %q is not %s%s", at, s, strings.Join(words, " or "), driver.Hint(s, words))
+	r.err(n, "%s: %q is not %s", at, s, strings.Join(words, " or "))
 }
 
 // lax reads a number or a bool with the liberties that upstream takes: "5" is a

@@ -28,7 +28,7 @@ func environ(vars map[string]string) func(string) string {
 //
 // A good file is one that the Python exporter's ExporterConfigV1Alpha1 loads,
 // too, and understands likewise; a broken one is refused there, or turned into
-// something that nobody can have meant.
+// something that nobody can have meant, or has hooks.
 func TestCorpus(t *testing.T) {
 	count := map[string]int{}
 	for _, kind := range []string{"good", "broken"} {

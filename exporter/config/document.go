@@ -38,7 +38,7 @@ func (r *reader) document(text []byte) *yaml.Node {
 		offset, what := diagnose(text, err)
 		return fail(offset, "%s", what)
 	}
-	if len(docs) == 0 || len(docs[0].Content) == 0 {
+	if len(docs) == 0 || len(docs) == 1 && null(docs[0]) {
 		return fail(0, "the file is empty: an ExporterConfig needs at least metadata")
 	}
 	if len(docs) > 1 {
@@ -197,6 +197,8 @@ func reword(message string, c rune) string {
 		return `\ escapes a character that it cannot: text with backslashes is best in single quotes`
 	case is("block sequence entries are not allowed"):
 		return `"- " is out of place: a list begins in a line of its own`
+	case is("did not find expected node content") && (c == '[' || c == '{'):
+		return fmt.Sprintf("the %c that opens here is never closed", c)
 	case is("did not find expected node content"):
 		return "a value is expected here"
 	case is("unknown anchor"):
