@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -71,8 +72,8 @@ func NewLine(open func(context.Context) (Port, error), o Options) *Line {
 
 // Connect opens the port for a client.
 func (l *Line) Connect(ctx context.Context) (io.ReadWriteCloser, error) {
-	late := time.NewTimer(patience)
-	defer late.Stop()
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
 		c, before, err := l.connect(ctx)
 		switch {
@@ -82,11 +83,15 @@ func (l *Line) Connect(ctx context.Context) (io.ReadWriteCloser, error) {
 			return c, nil
 		}
 		select {
-		case <-before.done:
-		case <-late.C:
+		case <-before.closed:
+			continue
+		case <-patient.Done():
+		}
+		if ctx.Err() == nil && !before.ended() {
 			return nil, fmt.Errorf("connect: a client is already connected; it must end its stream first, or be dropped by close: %w", driver.ErrBusy)
-		case <-ctx.Done():
-			return nil, fmt.Errorf("connect: waiting for the client that is connected: %w", ctx.Err())
+		}
+		if err := before.await(ctx); err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
 		}
 	}
 }
@@ -97,14 +102,14 @@ func (l *Line) connect(ctx context.Context) (c, before *conn, err error) {
 		return nil, nil, err
 	}
 	defer l.unlock()
-	if before := l.active(); before != nil && !l.o.Many {
+	if before := l.first(); before != nil && !l.o.Many {
 		return nil, before, nil
 	}
 	port, err := l.start(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	c = &conn{line: l, port: port, done: make(chan struct{})}
+	c = &conn{line: l, port: port, done: make(chan struct{}), closed: make(chan struct{})}
 	c.w = Paced(port, l.o.CPS, c.done)
 	l.mu.Lock()
 	over := l.over
@@ -152,30 +157,29 @@ func (l *Line) unlock() {
 	}
 }
 
-// active is a connected client, or nil. Clients that are going are seen off
-// first.
-func (l *Line) active() *conn {
-	for _, c := range l.clients() {
-		if !c.ended() {
-			return c
-		}
-		l.finish(c)
-	}
-	return nil
-}
-
 func (l *Line) clients() []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.conns)
 }
 
-// Close drops every client that is connected. It waits until the port can be
+// first is the client that has been connected for longest, or nil.
+func (l *Line) first() *conn {
+	if c := l.clients(); len(c) > 0 {
+		return c[0]
+	}
+	return nil
+}
+
+// Close drops every client that is connected. It returns when the port can be
 // opened again.
-func (l *Line) Close(context.Context) error {
+func (l *Line) Close(ctx context.Context) error {
 	for _, c := range l.clients() {
 		c.end(io.EOF)
-		l.finish(c)
+		go l.finish(c)
+		if err := c.await(ctx); err != nil {
+			return fmt.Errorf("close: %w", err)
+		}
 	}
 	return nil
 }
@@ -211,12 +215,13 @@ func (l *Line) set(ctx context.Context, f func(Port) error) error {
 		return err
 	}
 	defer l.unlock()
-	if c := l.active(); c != nil {
-		err := f(c.port)
-		if err == nil || !c.ended() {
+	for c := l.first(); c != nil; c = l.first() {
+		if err := f(c.port); err == nil || !c.ended() {
 			return err
 		}
-		l.finish(c) // it went away meanwhile
+		if err := c.await(ctx); err != nil { // it is going, or went meanwhile
+			return err
+		}
 	}
 	port, err := l.start(ctx)
 	if err != nil {
@@ -225,22 +230,25 @@ func (l *Line) set(ctx context.Context, f func(Port) error) error {
 	return errors.Join(f(port), port.Close())
 }
 
-// finish closes the port of a client that has ended, once. It returns when the
-// port is closed, whoever does it.
-func (l *Line) finish(c *conn) (err error) {
-	c.closing.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), l.o.Linger)
-		defer cancel()
-		if err := c.port.Drain(ctx); errors.Is(err, context.DeadlineExceeded) {
-			l.o.Log.Warn("output that the device did not take is lost", "waited", l.o.Linger)
-			c.port.DiscardOutput()
-		}
-		err = c.port.Close()
-		l.mu.Lock()
-		l.conns = slices.DeleteFunc(l.conns, func(o *conn) bool { return o == c })
-		l.mu.Unlock()
-		l.o.Log.Info("disconnected")
-	})
+// finish closes the port of a client that has ended. It returns when the port is
+// closed, and its error once.
+func (l *Line) finish(c *conn) error {
+	if !c.closing.CompareAndSwap(false, true) {
+		<-c.closed
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), l.o.Linger)
+	defer cancel()
+	if err := c.port.Drain(ctx); errors.Is(err, context.DeadlineExceeded) {
+		l.o.Log.Warn("output that the device did not take is lost", "waited", l.o.Linger)
+		c.port.DiscardOutput()
+	}
+	err := c.port.Close()
+	l.mu.Lock()
+	l.conns = slices.DeleteFunc(l.conns, func(o *conn) bool { return o == c })
+	l.mu.Unlock()
+	close(c.closed)
+	l.o.Log.Info("disconnected")
 	return err
 }
 
@@ -254,7 +262,8 @@ type conn struct {
 	ending  sync.Once
 	done    chan struct{} // closed when the stream ends
 	cause   error         // why: what Read answers; set before done is closed
-	closing sync.Once     // closes the port
+	closing atomic.Bool
+	closed  chan struct{} // closed when the port is
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -285,6 +294,16 @@ func (c *conn) ended() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// await waits until the port of a client that has ended is closed.
+func (c *conn) await(ctx context.Context) error {
+	select {
+	case <-c.closed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the client that was connected: %w", ctx.Err())
 	}
 }
 

@@ -70,7 +70,7 @@ func (c *Config) Validate() error {
 
 // Claims is the device that only one node can use.
 func (c *Config) Claims() []driver.Claim {
-	if k, path, _ := c.target(); k == device {
+	if k, path, err := c.target(); err == nil && k == device {
 		return []driver.Claim{{Kind: "serial port", Name: filepath.Clean(path)}}
 	}
 	return nil
@@ -174,8 +174,9 @@ func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 		}
 	}
 	// The kernel holds 4 KiB of output, and an adapter may hold as much again.
-	// A byte is ten bits on the wire.
-	o.Linger = time.Second + time.Duration(8192*10/float64(c.Baudrate)*float64(time.Second))
+	// A byte is ten bits on the wire. The kernel itself would wait for 30 s.
+	o.Linger = min(30*time.Second, time.Second+time.Duration(8192*10/float64(c.Baudrate)*float64(time.Second)))
+	o.Log = o.Log.With("baudrate", c.Baudrate)
 	l := serial.NewLine(func(ctx context.Context) (serial.Port, error) {
 		return env.Host.OpenSerial(ctx, where, hw.SerialOptions{Baud: c.Baudrate, DisableHUPCL: c.DisableHUPCL})
 	}, o)

@@ -671,3 +671,19 @@ func TestSessionEnd(t *testing.T) {
 		t.Errorf("%d ports are open; want none", got)
 	}
 }
+
+func FuzzURL(f *testing.F) {
+	for _, url := range []string{"/dev/ttyUSB0", "loop://", "socket://[::1]:2000/?logging=info", "socket://a:b", "spy://x", "://", "socket://%zz:1"} {
+		f.Add(url)
+	}
+	f.Fuzz(func(t *testing.T, url string) {
+		c := &pyserial.Config{URL: url}
+		err, claims := c.Validate(), c.Claims()
+		switch {
+		case err != nil && !strings.HasPrefix(err.Error(), "url: "):
+			t.Errorf("Validate(%q) = %v; want an error about url", url, err)
+		case (len(claims) > 0) != (err == nil && !strings.Contains(url, "://")):
+			t.Errorf("Claims(%q) = %v with %v; want one for a path only", url, claims, err)
+		}
+	})
+}
