@@ -91,7 +91,9 @@ func (c *LogReader) Close() {
 	delete(c.logs.readers, c)
 }
 
-// Next waits for the next record, until the context is done.
+// Next waits for the next record, until the context is done. Asking for it says
+// that the record before was delivered: one whose sending failed comes again
+// when the client reconnects.
 func (c *LogReader) Next(ctx context.Context) (Record, error) {
 	for {
 		if r, ok := c.take(); ok {
@@ -109,6 +111,7 @@ func (c *LogReader) take() (Record, bool) {
 	l := c.logs
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.delivered = max(l.delivered, c.at)
 	if first := l.next - uint64(len(l.ring)); c.at < first {
 		lost := first - c.at
 		c.at = first
@@ -120,7 +123,6 @@ func (c *LogReader) take() (Record, bool) {
 	}
 	r := l.ring[c.at%LogHistory]
 	c.at++
-	l.delivered = max(l.delivered, c.at)
 	return r, true
 }
 
