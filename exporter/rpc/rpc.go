@@ -431,28 +431,35 @@ func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamR
 	return Status(rpc.Context().Err())
 }
 
-// offerFrames are a resource stream's frames. The client that is done says so
-// with a GOAWAY frame; one whose stream just ends has gone, and what came is not
-// all there was.
+// offerFrames are a resource stream's frames. A client that is done says so with
+// a GOAWAY frame. One whose stream just ends has gone, and what came is not all
+// there was: to the driver that is a connection that failed.
 type offerFrames struct{ stream.Frames }
 
-func (f offerFrames) RecvMsg(m any) error {
-	err := f.Frames.RecvMsg(m)
-	if err == io.EOF {
-		return fmt.Errorf("the client went away: %w", io.ErrUnexpectedEOF)
+func (f offerFrames) SendMsg(m any) error { return lost(f.Frames.SendMsg(m)) }
+func (f offerFrames) RecvMsg(m any) error { return lost(f.Frames.RecvMsg(m)) }
+
+func lost(err error) error {
+	switch err {
+	case nil:
+		return nil
+	case io.EOF:
+		return fmt.Errorf("the client went away: %w: %w", io.ErrUnexpectedEOF, driver.ErrUnavailable)
 	}
-	return err
+	return fmt.Errorf("the client went away: %s: %w", status.Convert(err).Message(), driver.ErrUnavailable)
 }
 
-// text is an error's text as a status may carry it: valid UTF-8, and of a size
-// that fits a header.
+// maxText is how long the text of an error may be, in bytes. It travels in a
+// header, where three characters stand for each byte that is not ASCII, and the
+// stock client refuses headers above 8 KiB whatever status they carry.
+const maxText = 2 << 10
+
 func text(err error) string {
-	const most = 4 << 10
-	s := strings.ToValidUTF8(err.Error(), "\uFFFD")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
+	s := err.Error()
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText-3], "") + "..."
 	}
-	return s
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // Status is an error as a status that gRPC sends; nil stays nil, and a status
