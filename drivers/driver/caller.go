@@ -158,6 +158,9 @@ func typeName(t reflect.Type) string {
 	case handleType:
 		return "stream"
 	}
+	if t.Kind() != reflect.Pointer && t.Implements(textType) {
+		return "text"
+	}
 	switch t.Kind() {
 	case reflect.Pointer:
 		return typeName(t.Elem()) + " or null"

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"math"
@@ -85,8 +86,9 @@ func (p Problems) Sort() {
 	})
 }
 
-// Validator is a config that checks more than its tags say. An error made by
-// [BadKey] is reported at the place of that key.
+// Validator is a config, or a part of one, that checks more than its tags say.
+// It is asked when all its keys could be read. An error made by [BadKey] is
+// reported at the place of that key; errors.Join reports several.
 type Validator interface {
 	Validate() error
 }
@@ -108,27 +110,60 @@ func BadKey(key, format string, args ...any) error {
 //	Baudrate int `yaml:"baudrate" default:"115200" min:"1" doc:"line speed in bits per second"`
 //
 // A key without a default is required unless its field is a pointer or tagged
-// omitempty; oneof lists the words it may hold. Files are read as the Python
-// exporter's YAML 1.1 reader understands them: on and off are booleans, the
-// last of two equal keys wins, "5000" serves as a number. What works only that
-// way draws a warning. Unknown keys are errors, or warnings when lenient.
-// A nil node counts as an empty mapping whose place is pos.
+// omitempty, and may then be null, too; oneof lists the words it may hold. The
+// default of a list or a mapping is written in YAML. A field whose type reads
+// text ([encoding.TextUnmarshaler]) does so where the file has a scalar, so that
+// a struct with that method takes either a word or a mapping.
+//
+// Files are read as the Python exporter's YAML 1.1 reader understands them: on
+// and off are booleans, the last of two equal keys wins, "5000" serves as a
+// number. What works only that way draws a warning. Unknown keys are errors, or
+// warnings when lenient. A nil node counts as an empty mapping whose place is
+// pos.
 func DecodeConfig(n *yaml.Node, dst any, pos Pos, lenient bool) Problems {
-	d := decoder{file: pos.File, lenient: lenient}
+	d := decoder{file: pos.File, lenient: lenient, budget: maxNodes}
 	v := reflect.ValueOf(dst).Elem()
 	d.structure(n, v, pos, "", 0)
 	return d.problems
 }
 
+// maxNodes bounds how much is read, and maxErrors how much is said of it: aliases
+// can blow up a small file.
+const (
+	maxNodes  = 100_000
+	maxErrors = 100
+)
+
 type decoder struct {
 	file     string
 	lenient  bool
 	problems Problems
+	errors   int // among the problems
+	budget   int // nodes that may still be read; below zero nothing is
+}
+
+// enter counts a node, and reports whether it may be read.
+func (d *decoder) enter(n *yaml.Node, at string, depth int) bool {
+	if d.budget < 0 {
+		return false // and that was said
+	}
+	d.budget--
+	switch {
+	case d.budget < 0 || depth > maxDepth:
+		d.err(d.pos(n), "%s: nested deeper than %d, or aliases refer to themselves or to too much", at, maxDepth)
+	case d.errors >= maxErrors:
+		d.err(d.pos(n), "too many errors; the rest is not read")
+	default:
+		return true
+	}
+	d.budget = -1
+	return false
 }
 
 func (d *decoder) pos(n *yaml.Node) Pos { return Pos{d.file, n.Line, n.Column} }
 
 func (d *decoder) err(p Pos, format string, args ...any) {
+	d.errors++
 	d.problems = append(d.problems, Problem{Pos: p, Text: fmt.Sprintf(format, args...)})
 }
 
@@ -137,6 +172,7 @@ func (d *decoder) warn(p Pos, format string, args ...any) {
 }
 
 func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, depth int) {
+	before := len(d.problems)
 	var pairs []Pair
 	if n = Resolve(n); n != nil && !isNull(n) {
 		pos = d.pos(n)
@@ -152,6 +188,10 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 	keys := map[string]*yaml.Node{}
 	for _, p := range pairs {
 		if i := slices.IndexFunc(fields, func(f field) bool { return f.name == p.Name }); i >= 0 {
+			if f := fields[i]; f.hasDef && !f.pointer && isNull(Resolve(p.Value)) {
+				d.warn(d.pos(p.Key), "%s: nothing is given; the default %q counts", join(at, p.Name), f.def)
+				continue
+			}
 			keys[p.Name] = p.Key
 			d.value(p.Value, v.FieldByIndex(fields[i].index), fields[i], join(at, p.Name), depth+1)
 			continue
@@ -174,38 +214,81 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 		switch {
 		case f.hasDef:
 			if f.def != "" {
-				def := &yaml.Node{Kind: yaml.ScalarNode, Value: f.def}
-				if f.typ.Kind() == reflect.String || f.typ.Kind() == reflect.Pointer && f.typ.Elem().Kind() == reflect.String {
-					def.Tag = "!!str"
-				}
-				d.value(def, v.FieldByIndex(f.index), f, join(at, f.name), depth+1)
+				d.value(f.defaultNode(), v.FieldByIndex(f.index), f, join(at, f.name), depth+1)
 			}
 		case !f.pointer && !f.omitEmpty:
 			d.err(pos, "key %q is missing: %s", join(at, f.name), orElse(f.doc, "it has no default"))
 		}
 	}
-	if len(d.problems) > 0 && d.problems.Err() != nil {
+	if d.problems[before:].Err() != nil {
 		return // the check may rely on what could not be read
 	}
 	if c, ok := v.Addr().Interface().(Validator); ok {
-		if err := c.Validate(); err != nil {
-			var bad *keyError
-			if errors.As(err, &bad) && keys[bad.key] != nil {
-				pos = d.pos(keys[bad.key])
-			}
-			d.err(pos, "%v", err)
-		}
+		d.complain(c.Validate(), keys, pos, at)
 	}
 }
 
+// complain reports what a [Validator] said.
+func (d *decoder) complain(err error, keys map[string]*yaml.Node, pos Pos, at string) {
+	if err == nil {
+		return
+	}
+	if list, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range list.Unwrap() {
+			d.complain(err, keys, pos, at)
+		}
+		return
+	}
+	var bad *keyError
+	if errors.As(err, &bad) && keys[bad.key] != nil {
+		pos = d.pos(keys[bad.key])
+	}
+	switch {
+	case err == bad:
+		d.err(pos, "%s: %s", join(at, bad.key), bad.text)
+	case at != "":
+		d.err(pos, "%s: %v", at, err)
+	default:
+		d.err(pos, "%v", err)
+	}
+}
+
+// defaultNode is what a left-out key counts as.
+func (f *field) defaultNode() *yaml.Node {
+	t := f.typ
+	if f.pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String: // whatever it would be in YAML
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: f.def, Style: yaml.DoubleQuotedStyle}
+	case reflect.Slice, reflect.Map, reflect.Struct, reflect.Interface:
+		var n yaml.Node
+		if err := yaml.Unmarshal([]byte(f.def), &n); err == nil {
+			return Resolve(&n)
+		}
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: f.def}
+}
+
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth int) {
-	n = Resolve(n)
-	if n == nil || depth > maxDepth {
-		d.err(Pos{File: d.file}, "%s: nested deeper than %d, or refers to itself", at, maxDepth)
+	if n = Resolve(n); n == nil {
+		return
+	}
+	t := v.Type()
+	if t.Kind() == reflect.Interface {
+		if x := d.plain(n, at, depth); x != nil {
+			v.Set(reflect.ValueOf(x))
+		}
+		return
+	}
+	if !d.enter(n, at, depth) {
 		return
 	}
 	pos := d.pos(n)
-	t := v.Type()
+	if isNull(n) && f.omitEmpty {
+		return
+	}
 	if t.Kind() == reflect.Pointer {
 		if isNull(n) {
 			return
@@ -215,38 +298,31 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		v.Set(p)
 		return
 	}
-	if t.Kind() == reflect.Interface {
-		x, err := Plain(n)
-		if err != nil {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok && n.Kind == yaml.ScalarNode && !isNull(n) {
+		if err := u.UnmarshalText([]byte(n.Value)); err != nil {
 			d.err(pos, "%s: %v", at, err)
-		} else if x != nil {
-			v.Set(reflect.ValueOf(x))
 		}
 		return
 	}
+	element := f
+	element.omitEmpty = false
 	wrong := func(want string) { d.err(pos, "%s: wants %s, got %s", at, want, Found(n)) }
 	switch t.Kind() {
 	case reflect.Struct:
 		d.structure(n, v, pos, at, depth)
 		return
 	case reflect.Slice:
-		if isNull(n) && f.omitEmpty {
-			return
-		}
 		if n.Kind != yaml.SequenceNode {
 			wrong("a list")
 			return
 		}
 		s := reflect.MakeSlice(t, len(n.Content), len(n.Content))
 		for i, c := range n.Content {
-			d.value(c, s.Index(i), f, at+"["+strconv.Itoa(i)+"]", depth+1)
+			d.value(c, s.Index(i), element, at+"["+strconv.Itoa(i)+"]", depth+1)
 		}
 		v.Set(s)
 		return
 	case reflect.Map:
-		if isNull(n) && f.omitEmpty {
-			return
-		}
 		if n.Kind != yaml.MappingNode {
 			wrong("a mapping")
 			return
@@ -256,7 +332,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		m := reflect.MakeMapWithSize(t, len(pairs))
 		for _, p := range pairs {
 			x := reflect.New(t.Elem()).Elem()
-			d.value(p.Value, x, field{}, join(at, p.Name), depth+1)
+			d.value(p.Value, x, element, join(at, p.Name), depth+1)
 			m.SetMapIndex(reflect.ValueOf(p.Name).Convert(t.Key()), x)
 		}
 		v.Set(m)
@@ -314,7 +390,13 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 			wrong("an integer")
 			return
 		}
-		if !setWhole(v, f) {
+		fits := false
+		if i, exact := Scalar(n).(int64); exact { // a double would round the long ones
+			_, fits = parseWhole(v, strconv.FormatInt(i, 10), 10)
+		} else {
+			fits = setWhole(v, f)
+		}
+		if !fits {
 			d.err(pos, "%s: %s is out of range", at, n.Value)
 			return
 		}
@@ -322,6 +404,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		f, ok := d.float(n, at)
 		if !ok {
 			wrong("a number")
+			return
+		}
+		if v.OverflowFloat(f) {
+			d.err(pos, "%s: %s is out of range", at, n.Value)
 			return
 		}
 		v.SetFloat(f)
@@ -338,13 +424,18 @@ func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
 		return
 	}
 	pos := d.pos(n)
-	if v.Kind() == reflect.String {
-		if len(f.oneof) > 0 && !slices.Contains(f.oneof, v.String()) {
-			d.err(pos, "%s: %q is none of %s%s", at, v.String(), strings.Join(f.oneof, ", "), Hint(v.String(), f.oneof))
+	x, _ := encode(v, 0)
+	number, _ := x.(float64)
+	if len(f.oneof) > 0 {
+		word, isText := x.(string)
+		if !isText {
+			word = describe(x)
 		}
-		return
+		if !slices.Contains(f.oneof, word) {
+			d.err(pos, "%s: %s is none of %s%s", at, describe(x), strings.Join(f.oneof, ", "), Hint(word, f.oneof))
+			return
+		}
 	}
-	x, _ := number(mustEncode(v), false)
 	lo, hi := math.Inf(-1), math.Inf(1)
 	if f.min != "" {
 		lo, _ = strconv.ParseFloat(f.min, 64)
@@ -352,7 +443,7 @@ func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
 	if f.max != "" {
 		hi, _ = strconv.ParseFloat(f.max, 64)
 	}
-	if x >= lo && x <= hi {
+	if number >= lo && number <= hi {
 		return
 	}
 	switch {
@@ -365,11 +456,6 @@ func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
 	}
 }
 
-func mustEncode(v reflect.Value) any {
-	x, _ := encode(v, 0)
-	return x
-}
-
 // float reads a number; one that is text to YAML 1.1 draws a warning.
 func (d *decoder) float(n *yaml.Node, at string) (f float64, ok bool) {
 	switch x := Scalar(n).(type) {
@@ -379,7 +465,7 @@ func (d *decoder) float(n *yaml.Node, at string) (f float64, ok bool) {
 		f, ok = x, finite(x) != nil
 	case string:
 		if f, ok = number(x, true); ok {
-			d.warn(d.pos(n), "%s: the text %s is read as a number; write %v", at, strconv.Quote(n.Value), f)
+			d.warn(d.pos(n), "%s: the text %s is read as a number; write %s", at, strconv.Quote(n.Value), digits(f))
 		}
 	}
 	return f, ok
@@ -422,18 +508,20 @@ func orElse(s, other string) string {
 	return s
 }
 
-// Resolve follows aliases. It returns nil for a nil node and for an alias that
-// leads nowhere.
+// Resolve follows aliases, and enters a document. It returns nil for a nil node,
+// for an empty document and for an alias that leads nowhere.
 func Resolve(n *yaml.Node) *yaml.Node {
 	for range maxDepth {
-		if n == nil || n.Kind != yaml.AliasNode {
-			if n != nil && n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
-				n = n.Content[0]
-				continue
-			}
+		switch {
+		case n == nil || n.Kind == 0 || n.Kind == yaml.DocumentNode && len(n.Content) == 0:
+			return nil
+		case n.Kind == yaml.AliasNode:
+			n = n.Alias
+		case n.Kind == yaml.DocumentNode:
+			n = n.Content[0]
+		default:
 			return n
 		}
-		n = n.Alias
 	}
 	return nil
 }
@@ -551,57 +639,50 @@ func (m *merger) flatten(n *yaml.Node) []Pair {
 
 // Plain turns a node into a JSON-shaped value, with YAML 1.1's booleans.
 func Plain(n *yaml.Node) (any, error) {
-	budget := 100_000 // aliases can blow up a small file
-	return plain(n, 0, &budget)
+	d := decoder{budget: maxNodes}
+	x := d.plain(n, "value", 0)
+	if err := d.problems.Err(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
-func plain(n *yaml.Node, depth int, budget *int) (any, error) {
-	n = Resolve(n)
-	*budget--
-	if n == nil || depth > maxDepth || *budget < 0 {
-		return nil, errors.New("nested too deeply, or refers to itself")
+func (d *decoder) plain(n *yaml.Node, at string, depth int) any {
+	if n = Resolve(n); n == nil || !d.enter(n, at, depth) {
+		return nil
 	}
 	switch n.Kind {
 	case yaml.SequenceNode:
 		list := make([]any, len(n.Content))
 		for i, c := range n.Content {
-			x, err := plain(c, depth+1, budget)
-			if err != nil {
-				return nil, err
-			}
-			list[i] = x
+			list[i] = d.plain(c, at+"["+strconv.Itoa(i)+"]", depth+1)
 		}
-		return list, nil
+		return list
 	case yaml.MappingNode:
-		pairs, ps := Pairs(n, "")
-		if err := ps.Err(); err != nil {
-			return nil, err
-		}
+		pairs, ps := Pairs(n, d.file)
+		d.problems = append(d.problems, ps...)
 		m := make(map[string]any, len(pairs))
 		for _, p := range pairs {
-			x, err := plain(p.Value, depth+1, budget)
-			if err != nil {
-				return nil, err
-			}
-			m[p.Name] = x
+			m[p.Name] = d.plain(p.Value, join(at, p.Name), depth+1)
 		}
-		return m, nil
+		return m
 	}
 	switch x := Scalar(n).(type) {
 	case int64:
-		return float64(x), nil
+		return float64(x)
 	case float64:
-		return finite(x), nil
+		return finite(x)
 	case other:
-		return n.Value, nil
+		return n.Value
 	default:
-		return x, nil
+		return x
 	}
 }
 
 // Nearest finds the candidate that a mistyped word most likely meant, or "".
+// At least half of the word has to be right.
 func Nearest(word string, candidates []string) string {
-	best, least := "", max(2, len(word)/3)+1
+	best, least := "", min(max(2, len(word)/3), len(word)/2)+1
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), strings.ToLower(c), least); d < least {
 			best, least = c, d

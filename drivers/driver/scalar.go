@@ -2,6 +2,7 @@ package driver
 
 import (
 	"math"
+	"math/big"
 	"regexp"
 	"strconv"
 	"strings"
@@ -110,10 +111,8 @@ func wholeScalar(s string) any {
 		case digits == "": // "0x_"
 			return s
 		}
-		for _, c := range digits {
-			d, _ := strconv.ParseUint(string(c), base, 8)
-			f = f*float64(base) + float64(d)
-		}
+		i, _ := new(big.Int).SetString(digits, base)
+		f, _ = new(big.Float).SetInt(i).Float64()
 	}
 	if s[0] == '-' {
 		f = -f
