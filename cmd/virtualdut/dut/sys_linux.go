@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -80,7 +81,8 @@ func (p *place) Close() error { return unix.Close(p.fd) }
 type terminal struct {
 	master *os.File
 	conn   syscall.RawConn
-	path   string // of the host's end
+	path   string      // of the host's end
+	told   atomic.Bool // something was sent that the host may have left unread
 }
 
 func openTerminal() (*terminal, error) {
@@ -103,25 +105,35 @@ func (t *terminal) Close() error { return t.master.Close() }
 
 // Read waits for bytes of the host, over the times when nobody has the terminal open.
 func (t *terminal) Read(p []byte) (n int, err error) {
-	closed := t.conn.Read(func(fd uintptr) (done bool) {
-		for n, err = unix.Read(int(fd), p); errors.Is(err, unix.EINTR); {
-			n, err = unix.Read(int(fd), p)
-		}
+	for {
+		closed := t.conn.Read(func(fd uintptr) (done bool) {
+			for n, err = unix.Read(int(fd), p); errors.Is(err, unix.EINTR); {
+				n, err = unix.Read(int(fd), p)
+			}
+			if errors.Is(err, unix.EIO) { // the last host has closed it
+				return t.told.Swap(false)
+			}
+			return !errors.Is(err, unix.EAGAIN)
+		})
 		switch {
-		case errors.Is(err, unix.EIO):
-			// The last host has closed it. What that one left unread must not greet the next. This empties the kernel's
-			// queue to the host but for what is in the terminal's input buffer, which programs flush when they open a port.
-			unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCOFLUSH)
-			return false
-		case errors.Is(err, unix.EAGAIN):
-			return false
+		case closed != nil:
+			return 0, closed
+		case !errors.Is(err, unix.EIO):
+			return max(n, 0), err
 		}
-		return true
-	})
-	if closed != nil {
-		return 0, closed
+		t.forget()
 	}
-	return max(n, 0), err
+}
+
+// forget drops what the last host left unread, so that it does not greet the next, as a serial port does when it is
+// closed. It opens the terminal for that: a flush from our end would not reach the terminal's input buffer.
+func (t *terminal) forget() {
+	slave, err := unix.Open(t.path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(slave)
+	unix.IoctlSetInt(slave, unix.TCFLSH, unix.TCIFLUSH)
 }
 
 // Send writes what the kernel has room for, if anybody listens.
@@ -131,6 +143,7 @@ func (t *terminal) Send(p []byte) {
 		if _, err := unix.Poll(poll, 0); err != nil || poll[0].Revents&unix.POLLHUP != 0 {
 			return
 		}
+		t.told.Store(true)
 		unix.Write(int(fd), p)
 	})
 }
