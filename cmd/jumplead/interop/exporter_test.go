@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
+	"github.com/jumplead/jumplead/hw/hwtest"
 	jumpstarterv1 "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
 
@@ -66,13 +68,11 @@ var openPython = sync.OnceValues(func() (*pyenv.Env, error) {
 // needPython returns the environment of the stock release, or skips.
 func needPython(t *testing.T) *pyenv.Env {
 	t.Helper()
-	env, err := openPython()
-	if err != nil {
-		if promised := os.Getenv("JUMPLEAD_PROMISED"); strings.Contains(promised, "python") {
-			t.Fatalf("python: promised by JUMPLEAD_PROMISED=%s: %v", promised, err)
-		}
-		t.Skipf("no python: %v", err)
-	}
+	var env *pyenv.Env
+	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
+		env, err = openPython()
+		return err
+	})
 	return env
 }
 
@@ -224,16 +224,34 @@ func (p *process) kill() {
 		return
 	default:
 	}
-	pid := p.cmd.Process.Pid
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	children := p.children()
 	p.cmd.Process.Kill()
-	for _, c := range strings.Fields(string(children)) {
-		var child int
-		if _, err := fmt.Sscan(c, &child); err == nil {
-			syscall.Kill(child, syscall.SIGKILL)
-		}
+	for _, pid := range children {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-p.done
+}
+
+func (p *process) children() []int {
+	pid := p.cmd.Process.Pid
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	var pids []int
+	for _, c := range strings.Fields(string(text)) {
+		if child, err := strconv.Atoi(c); err == nil {
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
+// files counts the open files, sockets included, of the process that serves.
+func (p *process) files() (int, error) {
+	pid := p.cmd.Process.Pid
+	if children := p.children(); len(children) > 0 {
+		pid = children[0]
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(fds), err
 }
 
 // A buffer keeps what a process says while others read it.

@@ -36,6 +36,8 @@ type ruling struct {
 type hearing struct {
 	rulings map[string]ruling
 	logs    map[string]string // what each exporter said
+	before  int               // files that the main exporter had open when it was ready
+	after   int               // and some time after the judge had left
 }
 
 // TestJudge runs the table of testdata/judge against both exporters. Its
@@ -86,13 +88,21 @@ func TestJudge(t *testing.T) {
 						}
 						t.Logf("a defect of the stock exporter: %s", c.Defect)
 					case got.Outcome != "pass":
-						t.Errorf("%s after %.1f s: %s", got.Outcome, got.Seconds, got.Text)
+						t.Errorf("%s: %s", got.Outcome, got.Text)
 					}
+					t.Logf("it took %.1f s", got.Seconds)
 				})
 			}
 		})
 	}
 	for i, name := range []string{"jumplead", "python"} {
+		t.Run("files left open/"+name, func(t *testing.T) {
+			t.Parallel()
+			h := hearings[i](t)
+			if h.after > h.before {
+				t.Errorf("%d files are open after the cases; %d were before", h.after, h.before)
+			}
+		})
 		t.Run("passphrase in the log/"+name, func(t *testing.T) {
 			t.Parallel()
 			log := hearings[i](t).logs["guarded"]
@@ -192,6 +202,9 @@ func (f flavour) hear(ctx context.Context, python string) (_ *hearing, err error
 	if err != nil {
 		return nil, err
 	}
+	if h.before, err = running["main"].files(); err != nil {
+		return nil, err
+	}
 	if err := json.NewEncoder(stdin).Encode(where); err != nil {
 		return nil, fmt.Errorf("the judge: %w:\n%s", err, said.tail())
 	}
@@ -199,11 +212,32 @@ func (f flavour) hear(ctx context.Context, python string) (_ *hearing, err error
 		var r ruling
 		switch err := next(lines, &r); {
 		case err == io.EOF:
-			return h, nil
+			h.after, err = running["main"].settle(ctx, h.before)
+			return h, err
 		case err != nil:
 			return nil, fmt.Errorf("the judge: %w:\n%s", err, said.tail())
 		}
 		h.rulings[r.Name] = r
+	}
+}
+
+// settle waits until the process has no more files open than it had, and
+// returns how many it has after a while.
+func (p *process) settle(ctx context.Context, want int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, err := p.files()
+		if err != nil || n <= want {
+			return n, err
+		}
+		select {
+		case <-ctx.Done():
+			return n, nil
+		case <-tick.C:
+		}
 	}
 }
 

@@ -10,15 +10,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
 // needVenv skips where python3 cannot make environments at all. The tests
 // here use a list of no distributions, so they need no package index.
 func needVenv(t *testing.T) {
 	t.Helper()
-	if out, err := exec.Command("python3", "-c", probe+"\nimport ensurepip").CombinedOutput(); err != nil {
-		t.Skipf("no python: %v: %s", err, out)
-	}
+	hwtest.NeedFunc(t, hwtest.Python, func() error {
+		_, err := run(t.Context(), "python3", "-c", probe+"\nimport ensurepip")
+		return err
+	})
 }
 
 func empty(t *testing.T) string {

@@ -39,6 +39,13 @@ def table():
     return ordered()
 
 
+def heart(e):
+    """What happened, without the groups that a client's tasks wrap it in."""
+    while isinstance(e, BaseExceptionGroup) and len(e.exceptions) == 1:
+        e = e.exceptions[0]
+    return e
+
+
 def attempt(case, judge):
     """Run one case, for no longer than it may take."""
     done = queue.Queue()
@@ -46,11 +53,13 @@ def attempt(case, judge):
     def run():
         try:
             case.run(judge)
-        except AssertionError as e:
-            done.put(("fail", str(e) or traceback.format_exc(limit=-1)))
         except BaseException as e:
-            where = traceback.format_exc(limit=-4)
-            done.put(("fail", f"{type(e).__name__}: {e}\n{where}"))
+            e = heart(e)
+            if isinstance(e, AssertionError) and str(e):
+                done.put(("fail", str(e)))
+            else:
+                where = "".join(traceback.format_exception(e, limit=-4))
+                done.put(("fail", f"{type(e).__name__}: {e}\n{where}"))
         else:
             done.put(("pass", ""))
 

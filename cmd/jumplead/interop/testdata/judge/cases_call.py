@@ -4,7 +4,7 @@ import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from client import CLIENT, NAME, Wire, poll, raises, refused, same
+from client import ABSENT, CLIENT, NAME, Wire, one_of, poll, raises, refused, same
 from grpc import StatusCode as Code
 from jumpstarter_driver_composite.client import CompositeClient
 from jumpstarter_driver_network.client import NetworkClient
@@ -74,7 +74,7 @@ def _(j):
 def _(j):
     one, two = j.wire.report(), j.wire.report()
     same("the exporter's uuid of two reports", two.uuid, one.uuid)
-    same("its version", uuid.UUID(one.uuid).version, 4)
+    same("its canonical form", str(uuid.UUID(one.uuid)), one.uuid)
     same("the reports of the second", list(two.reports), list(one.reports))
     # 0.9.0 has no labels, its successor has the exporter's name.
     if dict(one.labels) not in ({}, {NAME: "interop"}):
@@ -186,11 +186,9 @@ def _(j):
 @case("call/response")
 def _(j):
     request = jumpstarter_pb2.DriverCallRequest(uuid=j.uuid("power"), method="on")
-    one = j.wire.exporter.DriverCall(request, timeout=5)
-    two = j.wire.exporter.DriverCall(request, timeout=5)
-    for r in (one, two):
-        same("the uuid of a response, parsed and printed", str(uuid.UUID(r.uuid)), r.uuid)
-    same("two responses have one uuid", one.uuid == two.uuid, False)
+    # Nobody reads the uuid of a response; it must be one all the same.
+    got = j.wire.exporter.DriverCall(request, timeout=5).uuid
+    same("the uuid of a response, parsed and printed", str(uuid.UUID(got)), got)
 
 
 @case("call/names")
@@ -460,4 +458,4 @@ def _(j):
     refused("absent.set_dtr(true)", codes, j.wire.call, j.uuid("absent"), "set_dtr", True)
     same("absent.close()", j.client.absent.call("close"), None)
     with j.wire.stream(j.uuid("absent")) as s:
-        same("a stream of absent", s.code(), Code.UNKNOWN)
+        one_of("the status of its stream", s.code(), ABSENT)

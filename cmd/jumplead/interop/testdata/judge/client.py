@@ -341,6 +341,16 @@ def same(what, got, want):
         raise AssertionError(f"{what} = {got!r}; want {want!r}")
 
 
+# How a stream fails to open whose device or peer is not there: the stock
+# exporter has one status for all failures to open, ours says which it is.
+ABSENT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
+
+
+def one_of(what, got, want):
+    if got not in want:
+        raise AssertionError(f"{what} = {got!r}; want one of {want!r}")
+
+
 def refused(what, codes, call, *args, **more):
     """Require that a call fails with one of the codes; the error."""
     codes = {codes} if isinstance(codes, grpc.StatusCode) else set(codes)

@@ -80,6 +80,13 @@ class Terminal:
             data += os.read(self.fd, 65536)
         return data
 
+    def read_until(self, end, timeout=5):
+        data = b""
+        while not data.endswith(end):
+            if not select.select([self.fd], [], [], timeout)[0]:
+                raise AssertionError(f"the terminal got {data!r}, want {end!r} in the end")
+            data += os.read(self.fd, 65536)
+
     def write(self, data):
         os.write(self.fd, data)
 
