@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -44,7 +45,12 @@ func (p Problem) String() string {
 	if p.Warning {
 		b.WriteString("warning: ")
 	}
-	b.WriteString(p.Text)
+	b.WriteString(strings.Map(func(c rune) rune { // names and values of a file may hold anything
+		if unicode.IsControl(c) {
+			return '\uFFFD'
+		}
+		return c
+	}, p.Text))
 	return b.String()
 }
 
