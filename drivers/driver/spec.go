@@ -2,12 +2,9 @@ package driver
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"log/slog"
 	"reflect"
 
-	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/hw"
 )
 
@@ -98,12 +95,6 @@ func (s Spec) Keys() []Key {
 	return keys
 }
 
-// Opener finds the stream that a handle names. The node is the one that the
-// handle was passed to: handles of other nodes are not opened.
-type Opener interface {
-	OpenHandle(ctx context.Context, node uuid.UUID, h Handle) (io.ReadWriteCloser, error)
-}
-
 // Env is what a backend is given when it is opened.
 type Env struct {
 	Host hw.Host      // what the board has
@@ -121,17 +112,8 @@ func (e *Env) Child(name string) (Caller, bool) {
 	}
 	for _, c := range e.node.Children {
 		if c.Name == name {
-			return local(c.Resolve().Driver), true
+			return c.Caller(), true
 		}
 	}
 	return nil, false
-}
-
-// Open opens the stream that a caller's handle names. The caller of Open closes
-// it, also when the transfer failed.
-func (e *Env) Open(ctx context.Context, h Handle) (io.ReadWriteCloser, error) {
-	if e.tree == nil || e.tree.opt.Resources == nil {
-		return nil, fmt.Errorf("resource: nobody offers streams here")
-	}
-	return e.tree.opt.Resources.OpenHandle(ctx, e.node.UUID, h)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/google/uuid"
@@ -22,7 +21,7 @@ type Offers struct {
 
 type offer struct {
 	node   uuid.UUID
-	stream io.ReadWriteCloser
+	stream driver.Resource
 }
 
 // NewOffers makes an empty set.
@@ -30,7 +29,7 @@ func NewOffers() *Offers { return &Offers{open: map[uuid.UUID]*offer{}} }
 
 // Add enters a stream that was opened on a node, and returns the UUID that its
 // handle carries. Remove must follow when the client's stream has ended.
-func (o *Offers) Add(node uuid.UUID, s io.ReadWriteCloser) (uuid.UUID, error) {
+func (o *Offers) Add(node uuid.UUID, s driver.Resource) (uuid.UUID, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return id, err
@@ -63,7 +62,7 @@ func (o *Offers) Close() {
 }
 
 // OpenHandle takes the stream that a handle names.
-func (o *Offers) OpenHandle(_ context.Context, node uuid.UUID, h driver.Handle) (io.ReadWriteCloser, error) {
+func (o *Offers) OpenHandle(_ context.Context, node uuid.UUID, h driver.Handle) (driver.Resource, error) {
 	m, ok := h.Raw().(map[string]any)
 	if !ok {
 		return nil, driver.BadArg("handle", "wants a resource handle, a mapping with a kind")

@@ -17,6 +17,8 @@ type offered struct {
 	closed atomic.Int32
 }
 
+func (o *offered) CloseWrite() error { return nil }
+
 func (o *offered) Close() error { o.closed.Add(1); return nil }
 
 func handle(kind string, id any) driver.Handle {
