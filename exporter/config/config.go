@@ -461,17 +461,10 @@ func (r *reader) known(pairs []driver.Pair, at, hint string, names ...string) ma
 // key is the name that a pair has in a mapping whose keys must be text.
 func (r *reader) key(p driver.Pair, at string) (string, bool) {
 	if _, ok := driver.Scalar(p.Key).(string); !ok {
-		r.err(p.Key, "%s: the key %s is not text to YAML: put it in quotes", at, orNull(p.Name))
+		r.err(p.Key, "%s: the key %s is not text to YAML: put it in quotes", at, driver.Found(p.Key))
 		return "", false
 	}
 	return p.Name, true
-}
-
-func orNull(s string) string {
-	if s == "" {
-		return "null"
-	}
-	return s
 }
 
 // text reads text, and reports whether it did.
