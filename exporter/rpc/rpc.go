@@ -112,11 +112,11 @@ func (s *server) reset(ctx context.Context) (err error) {
 }
 
 func (s *server) LogStream(_ *emptypb.Empty, out grpc.ServerStreamingServer[pb.LogStreamResponse]) error {
+	r := s.s.Logs.Follow()
+	defer r.Close()
 	if err := out.SendHeader(nil); err != nil { // so that a client knows it is following
 		return err
 	}
-	r := s.s.Logs.Follow()
-	defer r.Close()
 	for {
 		rec, err := r.Next(out.Context())
 		if err != nil {

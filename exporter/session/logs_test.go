@@ -160,7 +160,7 @@ func TestLogsConcurrent(t *testing.T) {
 					return
 				}
 				var lost int
-				if n, _ := fmt.Sscanf(r.Message, "%d older", &lost); n == 1 {
+				if _, err := fmt.Sscanf(r.Message, "%d older", &lost); err == nil {
 					last += lost
 				} else {
 					last++
