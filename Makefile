@@ -5,43 +5,37 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BUILD := .build
-LISTEN ?= 127.0.0.1:19090
-VIRTUAL := $(BUILD)/virtual
+GO_DIRS := cmd drivers exporter hw proto
 
-# Debian's Go does not fetch newer toolchains unless it is told to.
-ifneq ($(shell go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p' | awk '{print ($$1 >= 25)}'),1)
-export GOTOOLCHAIN := auto
+# Any Go from 1.21 on fetches the version that go.mod asks for, but Debian's and
+# Ubuntu's only when they are told to.
+export GOTOOLCHAIN ?= auto
+
+# A clone that belongs to another user is none to git, and go would fail over it.
+ifneq ($(shell git rev-parse --is-inside-work-tree 2>/dev/null),true)
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 endif
 
 .PHONY: help
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
+export LISTEN ?= 127.0.0.1:19090
+LOOPBACK := $(filter 127.% localhost:% [::1]:%,$(LISTEN))
 run: ## set up what is missing, build, and serve the virtual harness (LISTEN=[HOST:]PORT)
+	$(if $(LOOPBACK)$(PASSPHRASE)$(filter 1,$(INSECURE)),,$(error LISTEN=$(LISTEN) is reachable from \
+		other machines, in plaintext and without a passphrase; give PASSPHRASE=TEXT, or insist with INSECURE=1))
 	@.ci/setup run
-	@host="$(LISTEN)"; host="$${host%:*}"; [[ "$(LISTEN)" == *:* ]] || host=0.0.0.0; \
-	case "$$host" in 127.*|localhost|'[::1]') ;; *) \
-		if [[ -z "$(PASSPHRASE)" && "$(INSECURE)" != 1 ]]; then \
-			echo "LISTEN=$(LISTEN) is reachable from other machines, in plaintext and without a passphrase." >&2; \
-			echo "Give PASSPHRASE=TEXT, or insist with INSECURE=1." >&2; exit 2; \
-		fi;; esac
-	@$(MAKE) --no-print-directory $(BUILD)/bin/jumplead $(BUILD)/bin/virtualdut
-	@$(BUILD)/bin/virtualdut --dir $(VIRTUAL) --tcp 127.0.0.1:18080 & dut=$$!; \
-	trap 'kill $$dut 2>/dev/null; wait $$dut 2>/dev/null || true' EXIT; \
-	for _ in $$(seq 100); do [[ -S $(VIRTUAL)/control.sock ]] && break; kill -0 $$dut; sleep 0.05; done; \
-	echo; echo "The virtual harness is cmd/virtualdut/harness.yaml. With the stock client, in another terminal:"; \
-	echo "  jmp shell --tls-grpc $(LISTEN) --tls-grpc-insecure$(if $(PASSPHRASE), --passphrase ...) -- j power cycle"; \
-	echo "Ctrl-C ends it."; echo; \
-	$(BUILD)/bin/jumplead run --exporter-config cmd/virtualdut/harness.yaml \
-		--tls-grpc-listener $(LISTEN) --tls-grpc-insecure $(if $(PASSPHRASE),--passphrase "$(PASSPHRASE)")
+	@$(MAKE) --no-print-directory build
+	@exec .ci/serve
 
 .PHONY: test
 test: ## set up what is missing, and run everything that needs no hardware
 	@.ci/setup test
-	@unformatted=$$(git ls-files '*.go' | grep -v '\.pb\.go$$' | xargs gofmt -l); \
-	if [[ -n "$$unformatted" ]]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
-	@$(MAKE) --no-print-directory check-proto cross
+	@$(MAKE) --no-print-directory check-format
+	@$(MAKE) --no-print-directory check-proto
+	@$(MAKE) --no-print-directory cross
 	go vet ./...
 	go test -race -timeout 20m ./...
 
@@ -74,8 +68,7 @@ bench: ## measure against the Python exporter and a bare gRPC server, and print 
 FUZZTIME ?= 10m
 fuzz: ## run every fuzz target (FUZZTIME=10m each)
 	@.ci/setup test
-	@git grep -hoE --untracked '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' >/dev/null; \
-	for f in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' $(GO_DIRS)); do \
 		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
 			echo "$$f $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); \
 		done; \
@@ -84,6 +77,11 @@ fuzz: ## run every fuzz target (FUZZTIME=10m each)
 .PHONY: proto
 proto: ## generate the Go code of the .proto files anew
 	go generate ./proto
+
+.PHONY: check-format
+check-format: ## fail when gofmt would change a file
+	@unformatted=$$("$$(go env GOROOT)/bin/gofmt" -l $(GO_DIRS)); \
+	[[ -z "$$unformatted" ]] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 
 .PHONY: check-proto
 check-proto: ## fail when the generated code is not that of the .proto files
