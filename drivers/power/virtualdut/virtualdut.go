@@ -53,8 +53,8 @@ func (c Config) Claims() []driver.Claim {
 	return []driver.Claim{{Kind: "virtual supply", Name: filepath.Clean(c.Socket)}}
 }
 
-// Supply is the backend.
-var Supply = driver.Define(driver.Spec{
+// Spec is the virtual DUT's backend of the power contract.
+var Spec = driver.Define(driver.Spec{
 	Type:     "jumplead.power.VirtualDUT",
 	Contract: power.Contract,
 	Doc:      "the supply rail of a virtual device under test (the command virtualdut)",

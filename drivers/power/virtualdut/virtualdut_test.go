@@ -46,7 +46,7 @@ func device(t *testing.T, dir string) *dut.DUT {
 
 func open(t *testing.T, socket string, log *drivertest.Log) *power.Client {
 	t.Helper()
-	return power.NewClient(drivertest.Bench{Log: log}.Open(t, fmt.Sprintf("{socket: %q}", socket), virtualdut.Supply))
+	return power.NewClient(drivertest.Bench{Log: log}.Open(t, fmt.Sprintf("{socket: %q}", socket), virtualdut.Spec))
 }
 
 func TestConformance(t *testing.T) {
@@ -63,8 +63,8 @@ func TestConformance(t *testing.T) {
 
 func TestSpec(t *testing.T) {
 	const config = "{socket: /run/dut/control.sock}"
-	drivertest.Spec(t, virtualdut.Supply, config)
-	d, err := drivertest.Bench{}.Tree(t, config, virtualdut.Supply).Root.Driver(t.Context())
+	drivertest.Spec(t, virtualdut.Spec, config)
+	d, err := drivertest.Bench{}.Tree(t, config, virtualdut.Spec).Root.Driver(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestSpec(t *testing.T) {
 		"{socket: a, port: 1}":   `unknown key "port"`,
 		"{socket: " + long + "}": "socket: has 108 bytes, and the kernel takes 107",
 	} {
-		_, problems := drivertest.Bench{}.Plan(t, config, virtualdut.Supply)
+		_, problems := drivertest.Bench{}.Plan(t, config, virtualdut.Spec)
 		if err := problems.Err(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Plan(%q) = %v; want %s", config, err, want)
 		}
@@ -87,9 +87,9 @@ var long = strings.Repeat("x", 108)
 // Two nodes that switch one rail would each be wrong about it.
 func TestClaims(t *testing.T) {
 	_, problems := driver.Plan(driver.Decl{Children: []driver.Decl{
-		{Name: "a", Type: virtualdut.Supply.Type, Config: drivertest.YAML(t, "{socket: dut/control.sock}")},
-		{Name: "b", Type: virtualdut.Supply.Type, Config: drivertest.YAML(t, "{socket: ./dut//control.sock}")},
-	}}, driver.Options{Specs: []driver.Spec{virtualdut.Supply, driver.Define(driver.Spec{Type: "test.Group", Role: driver.Group},
+		{Name: "a", Type: virtualdut.Spec.Type, Config: drivertest.YAML(t, "{socket: dut/control.sock}")},
+		{Name: "b", Type: virtualdut.Spec.Type, Config: drivertest.YAML(t, "{socket: ./dut//control.sock}")},
+	}}, driver.Options{Specs: []driver.Spec{virtualdut.Spec, driver.Define(driver.Spec{Type: "test.Group", Role: driver.Group},
 		func(context.Context, *driver.Env, struct{}) (driver.Driver, error) { return driver.Driver{}, nil })}})
 	if got := fmt.Sprint(problems); !strings.Contains(got, "virtual supply dut/control.sock") {
 		t.Errorf("Plan() of two nodes with one socket = %v; want the contested supply", got)
