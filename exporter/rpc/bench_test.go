@@ -60,7 +60,7 @@ type bench struct {
 func newBench(t testing.TB, opts ...grpc.ServerOption) *bench {
 	t.Helper()
 	b := &bench{release: make(chan struct{})}
-	log := slog.New(slog.NewTextHandler(&b.log, nil))
+	log := textLog(&b.log)
 	dev := driver.Contract{Name: "dev", Client: "fake.client.Dev", Kind: "fake"}
 	forwarded := dev
 	forwarded.Forwarded = true
@@ -120,6 +120,8 @@ func newBench(t testing.TB, opts ...grpc.ServerOption) *bench {
 	})
 	return b
 }
+
+func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 // ready lets calls through.
 func (b *bench) ready() *bench {
