@@ -9,6 +9,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/network/udp"
 	"github.com/jumplead/jumplead/drivers/network/unix"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
+	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 )
 
@@ -24,5 +25,6 @@ func Specs() []driver.Spec {
 		tcp.Network,
 		udp.Network,
 		unix.Network,
+		virtualdut.Spec,
 	}
 }
