@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"sort"
 	"strings"
 	"unicode"
@@ -78,8 +77,6 @@ func unreadable(text []byte) (offset int, what string) {
 	return 0, ""
 }
 
-var directive = regexp.MustCompile(`^%(YAML[ \t]+1\.[0-9]+[ \t]*(#.*)?\r?$|[^YT])`)
-
 // plainDirectives makes comments of the directives that do not matter: those
 // for the version of YAML, which the parser refuses if it is not 1.1, and those
 // that YAML does not know, which are to be skipped.
@@ -89,14 +86,17 @@ func plainDirectives(text []byte) []byte {
 	}
 	text = bytes.Clone(text)
 	for rest := text; len(rest) > 0; {
-		line, after, _ := bytes.Cut(rest, []byte("\n"))
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte("\n"))
+		words := bytes.Fields(line)
 		switch {
-		case directive.Match(line):
-			line[0] = '#'
-		case len(line) > 0 && line[0] != '%' && line[0] != '#' && len(bytes.TrimSpace(line)) > 0:
+		case len(words) == 0 || line[0] == '#':
+		case line[0] != '%':
 			return text
+		case string(words[0]) == "%YAML" && len(words) > 1 && bytes.HasPrefix(words[1], []byte("1.")),
+			string(words[0]) != "%YAML" && string(words[0]) != "%TAG":
+			line[0] = '#'
 		}
-		rest = after
 	}
 	return text
 }
@@ -134,8 +134,6 @@ func shift(n *yaml.Node) {
 	}
 }
 
-var parserLine = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
-
 // diagnose finds where the parser gave up, and says why in other words. What
 // the parser itself says of the place is the line of the construct it was in,
 // one off or none, so it is asked again: the place is the end of the shortest
@@ -167,7 +165,11 @@ func diagnose(text []byte, err error) (offset int, what string) {
 		offset-- // to the beginning of its word
 	}
 	c, _ := utf8.DecodeRune(text[min(offset, len(text)):])
-	return offset, reword(parserLine.ReplaceAllString(err.Error(), ""), c)
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		_, message, _ = strings.Cut(rest, ": ")
+	}
+	return offset, reword(message, c)
 }
 
 // reword says what the parser says for those who do not know its grammar; c is
