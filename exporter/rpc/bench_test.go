@@ -37,6 +37,7 @@ type bench struct {
 	export pb.ExporterServiceClient
 	router pb.RouterServiceClient
 	conn   *grpc.ClientConn
+	ln     *bufconn.Listener
 	log    drivertest.Log
 
 	release chan struct{} // ends the calls that are stuck
@@ -101,12 +102,12 @@ func newBench(t testing.TB, opts ...grpc.ServerOption) *bench {
 	b.Labels = map[string]string{driver.LabelName: "bench"}
 	b.MOTD = "hello"
 
-	ln := bufconn.Listen(1 << 20)
+	b.ln = bufconn.Listen(64 << 10)
 	srv := grpc.NewServer(append(append(ServerOptions(), grpc.WaitForHandlers(true)), opts...)...)
 	Register(srv, b.Session, log)
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	b.conn = b.dial(t, ln)
+	go func() { served <- srv.Serve(b.ln) }()
+	b.conn = b.dial(t)
 	b.export, b.router = pb.NewExporterServiceClient(b.conn), pb.NewRouterServiceClient(b.conn)
 	t.Cleanup(func() {
 		close(b.release)
@@ -129,10 +130,10 @@ func (b *bench) ready() *bench {
 	return b
 }
 
-func (b *bench) dial(t testing.TB, ln *bufconn.Listener) *grpc.ClientConn {
+func (b *bench) dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///bench", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return ln.DialContext(ctx) }))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return b.ln.DialContext(ctx) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,6 +423,18 @@ func request1(kind, id, method string) string {
 		panic(err)
 	}
 	return string(text)
+}
+
+// decode reads a handle from the metadata of a resource stream.
+func decode(t testing.TB, texts []string) (h map[string]any) {
+	t.Helper()
+	if len(texts) != 1 {
+		t.Fatalf("metadata has %d resources; want 1", len(texts))
+	}
+	if err := json.Unmarshal([]byte(texts[0]), &h); err != nil {
+		t.Fatalf("resource = %q: %v; want JSON", texts[0], err)
+	}
+	return h
 }
 
 // drain reads a stream to the end of the RPC: the data, how many GOAWAYs came,
