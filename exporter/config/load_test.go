@@ -19,9 +19,6 @@ const minimal = "metadata: {namespace: lab, name: bench}\n"
 
 // What an archive of text cannot hold.
 func TestParseBytes(t *testing.T) {
-	deep := func(open, end string) string {
-		return minimal + "x-deep: " + strings.Repeat(open, 11000) + strings.Repeat(end, 11000)
-	}
 	for _, c := range []struct{ name, text, want string }{
 		{"byte order mark", "\uFEFF" + minimal, ""},
 		{"CR LF", strings.ReplaceAll(minimal+"export:\n  a: {type: 5}\n  b: *c\n", "\n", "\r\n"), `f:4:6: *c: no anchor &c stands before it`},
@@ -36,8 +33,7 @@ func TestParseBytes(t *testing.T) {
 		{"directive with CR", "%YAML 1.2\r\n---\r\n" + minimal, ""},
 		{"as large as can be", minimal + "#" + strings.Repeat("x", maxSize-len(minimal)-1), ""},
 		{"too large", minimal + "#" + strings.Repeat("x", maxSize), "f: the file is larger than 1048576 bytes, which no configuration is"},
-		{"deep lists", deep("[", "]"), "f:2:10009: values nest too deeply"},
-		{"deep mappings", deep("{a: ", "}"), "f:2:40009: values nest too deeply"},
+		{"deep lists", minimal + "x-deep: " + strings.Repeat("[", 11000), "f:2:10009: values nest too deeply"},
 		{"deep blocks", minimal + "x-deep:\n  " + strings.Repeat("- ", 11000) + "a\n", "f:3:20001: values nest too deeply"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -88,6 +84,19 @@ func bomb(levels int, next func(i int) string) string {
 		fmt.Fprintf(&b, "x-b%d: &b%d %s\n", i+1, i+1, next(i))
 	}
 	return b.String()
+}
+
+// Instances may nest as deeply as the parser allows; the tree then says that
+// this is too deep.
+func TestParseDeep(t *testing.T) {
+	c, problems := Parse("f", []byte(minimal+"export: "+strings.Repeat("{a: {children: ", 4000)+"{}"+strings.Repeat("}}", 4000)), none)
+	if c == nil || len(problems) > 0 {
+		t.Fatalf("Parse() = %v, %v; want a config", c, problems)
+	}
+	_, problems = driver.Plan(c.Export, driver.Options{Specs: specs})
+	if err := problems.Err(); err == nil || !strings.Contains(err.Error(), "nest deeper than") {
+		t.Errorf("Plan() found %v; want that children nest too deeply", problems)
+	}
 }
 
 // The problems of a file and those of its harness come together, by place.
