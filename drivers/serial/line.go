@@ -70,7 +70,9 @@ func NewLine(open func(context.Context) (Port, error), o Options) *Line {
 	return l
 }
 
-// Connect opens the port for a client.
+// Connect opens the port for a client. One that is connected and has finished
+// writing gives way: the stock client leaves its streams in that state when it
+// is done with them, until its garbage is collected.
 func (l *Line) Connect(ctx context.Context) (io.ReadWriteCloser, error) {
 	patient, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -83,12 +85,14 @@ func (l *Line) Connect(ctx context.Context) (io.ReadWriteCloser, error) {
 			return c, nil
 		}
 		select {
-		case <-before.closed:
-			continue
+		case <-before.done:
+		case <-before.finished:
+			before.end(io.EOF)
+			go l.finish(before)
 		case <-patient.Done():
-		}
-		if ctx.Err() == nil && !before.ended() {
-			return nil, fmt.Errorf("connect: a client is already connected; it must end its stream first, or be dropped by close: %w", driver.ErrBusy)
+			if ctx.Err() == nil {
+				return nil, fmt.Errorf("connect: %w: a client is already connected; it must end its stream first, or be dropped by close", driver.ErrBusy)
+			}
 		}
 		if err := before.await(ctx); err != nil {
 			return nil, fmt.Errorf("connect: %w", err)
@@ -109,7 +113,7 @@ func (l *Line) connect(ctx context.Context) (c, before *conn, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c = &conn{line: l, port: port, done: make(chan struct{}), closed: make(chan struct{})}
+	c = &conn{line: l, port: port, finished: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{})}
 	c.w = Paced(port, l.o.CPS, c.done)
 	l.mu.Lock()
 	over := l.over
@@ -125,7 +129,7 @@ func (l *Line) connect(ctx context.Context) (c, before *conn, err error) {
 	return c, nil, nil
 }
 
-var errOver = fmt.Errorf("serial line: the session is over: %w", driver.ErrUnavailable)
+var errOver = fmt.Errorf("serial line: %w: the session is over", driver.ErrUnavailable)
 
 // start opens the port if the line is still in use.
 func (l *Line) start(ctx context.Context) (Port, error) {
@@ -247,23 +251,24 @@ func (l *Line) finish(c *conn) error {
 	l.mu.Lock()
 	l.conns = slices.DeleteFunc(l.conns, func(o *conn) bool { return o == c })
 	l.mu.Unlock()
-	close(c.closed)
 	l.o.Log.Info("disconnected")
+	close(c.closed)
 	return err
 }
 
-// conn is a client's stream. It has no CloseWrite: the port has no end of file
-// to send.
+// conn is a client's stream.
 type conn struct {
 	line *Line
 	port Port
 	w    io.Writer // to port, at the line's pace
 
-	ending  sync.Once
-	done    chan struct{} // closed when the stream ends
-	cause   error         // why: what Read answers; set before done is closed
-	closing atomic.Bool
-	closed  chan struct{} // closed when the port is
+	finish   sync.Once
+	finished chan struct{} // closed when the client has finished writing
+	ending   sync.Once
+	done     chan struct{} // closed when the stream ends
+	cause    error         // why: what Read answers; set before done is closed
+	closing  atomic.Bool
+	closed   chan struct{} // closed when the port is
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -280,6 +285,13 @@ func (c *conn) Write(b []byte) (int, error) {
 		return n, fmt.Errorf("write: the connection was closed: %w", net.ErrClosed)
 	}
 	return n, err
+}
+
+// CloseWrite does nothing to the port, which has no end of file to send: what
+// comes in can still be read. But the next client need not wait.
+func (c *conn) CloseWrite() error {
+	c.finish.Do(func() { close(c.finished) })
+	return nil
 }
 
 // Close waits until what was written has left, up to the line's linger time.

@@ -259,16 +259,19 @@ func TestConnectAfterAnother(t *testing.T) {
 	tests := []struct {
 		name   string
 		output string        // of the first client
+		writes time.Duration // until when the first client writes; 0: forever
 		ends   time.Duration // when the first client closes; 0: never
 		limit  time.Duration // of the second client's context; 0: none
 		want   error
 		after  time.Duration
 	}{
-		{"soon", "", patience / 2, 0, nil, patience / 2},
-		{"never", "", 0, 0, driver.ErrBusy, patience},
-		{"impatient", "", 0, patience / 4, context.DeadlineExceeded, patience / 4},
-		{"output", "12345", patience / 2, 0, nil, 5 * time.Second},
-		{"output, impatient", "12345", patience / 2, 2 * time.Second, context.DeadlineExceeded, 2 * time.Second},
+		{"soon", "", 0, patience / 2, 0, nil, patience / 2},
+		{"never", "", 0, 0, 0, driver.ErrBusy, patience},
+		{"impatient", "", 0, 0, patience / 4, context.DeadlineExceeded, patience / 4},
+		{"output", "12345", 0, patience / 2, 0, nil, 5 * time.Second},
+		{"output, impatient", "12345", 0, patience / 2, 2 * time.Second, context.DeadlineExceeded, 2 * time.Second},
+		{"finished", "", patience / 2, 0, 0, nil, patience / 2},
+		{"finished, output", "12345", patience / 2, 0, 0, nil, 5 * time.Second},
 	}
 	for _, test := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -277,6 +280,9 @@ func TestConnectAfterAnother(t *testing.T) {
 			io.WriteString(s, test.output)
 			if test.ends > 0 {
 				time.AfterFunc(test.ends, func() { s.Close() })
+			}
+			if test.writes > 0 {
+				time.AfterFunc(test.writes, func() { s.(*conn).CloseWrite() })
 			}
 			ctx := t.Context()
 			if test.limit > 0 {

@@ -10,7 +10,8 @@
 // Bytes pass both ways as they are. A line has no end of file: that a client
 // has finished writing changes nothing, and a device that is unplugged ends the
 // stream with an error. One client at a time has a line, as two readers of one
-// port would each get a part of the bytes.
+// port would each get a part of the bytes; one that has finished writing may
+// read on until the next client comes.
 //
 // # DTR and RTS
 //

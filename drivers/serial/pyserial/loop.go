@@ -37,7 +37,7 @@ func (p *loops) Connect(context.Context) (io.ReadWriteCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over {
-		return nil, fmt.Errorf("loop: the session is over: %w", driver.ErrUnavailable)
+		return nil, fmt.Errorf("loop: %w: the session is over", driver.ErrUnavailable)
 	}
 	p.open = append(p.open, l)
 	return l, nil

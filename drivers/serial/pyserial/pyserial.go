@@ -3,8 +3,9 @@
 //
 // # The URLs
 //
-// A path, such as /dev/ttyUSB0 or, better, a link below /dev/serial/by-id that
-// survives replugging, is a port of this machine. It has one client at a time.
+// A path is a port of this machine: /dev/ttyUSB0 or, better, a link below
+// /dev/serial/by-id, which leads to the same adapter wherever that is plugged
+// in. It has one client at a time.
 //
 // socket://HOST:PORT is the raw TCP port of a terminal server such as ser2net.
 // Each client gets a connection of its own; what becomes of several is the

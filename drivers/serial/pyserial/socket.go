@@ -20,8 +20,7 @@ func (sockets) SetDTR(context.Context, bool) error { return nil }
 func (sockets) SetRTS(context.Context, bool) error { return nil }
 
 // tcp is a serial port at the far end of a TCP connection, without the modem
-// lines and buffers of a real one. That only net.Conn is embedded hides
-// CloseWrite: a serial line does not end.
+// lines and buffers of a real one.
 type tcp struct {
 	net.Conn
 	addr string
@@ -41,7 +40,7 @@ func dial(ctx context.Context, addr string) (serial.Port, error) {
 func (c tcp) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("read %s: the peer closed the connection: %w", c.addr, driver.ErrUnavailable)
+		err = fmt.Errorf("read %s: %w: the peer closed the connection", c.addr, driver.ErrUnavailable)
 	}
 	return n, err
 }

@@ -109,6 +109,16 @@ func Test(t *testing.T, open func(t *testing.T) Line) {
 			await(t, "send from the far end", func() error { return write(far, []byte("still there")) })
 			await(t, "read", func() error { return expect(s, []byte("still there")) })
 		}
+		if ok && !l.Loop && !l.Many { // gives way
+			next := connect(t, l)
+			await(t, "read", func() error {
+				return wantError(s, "EOF", func(err error) bool { return err == io.EOF })
+			})
+			exchange(t, l, next, []byte("next"))
+			closing(t, s)
+			exchange(t, l, next, []byte("undisturbed"))
+			closing(t, next)
+		}
 		closing(t, s)
 	})
 	t.Run("close", func(t *testing.T) {
