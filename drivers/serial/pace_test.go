@@ -62,7 +62,7 @@ func TestPacedByByte(t *testing.T) {
 // when every timer is late.
 func TestPacedAverage(t *testing.T) {
 	for _, late := range []time.Duration{0, 300 * time.Microsecond, time.Millisecond} {
-		for _, cps := range []float64{400, 999, 1000, 1500, 11520, 1e6} {
+		for _, cps := range []float64{400, 999, 1000, 1500, 11520, 1e5} {
 			synctest.Test(t, func(t *testing.T) {
 				a := &arrivals{began: time.Now(), late: late}
 				n := int(2 * cps) // for two seconds
