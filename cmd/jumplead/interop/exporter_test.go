@@ -204,7 +204,7 @@ func (p *process) stop(sig os.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		return fmt.Errorf("ended before it was told to: %w: %v:\n%s", err, p.cmd.ProcessState, p.stderr.tail())
 	}
-	code, err := p.status(15 * time.Second)
+	code, err := p.status(30 * time.Second)
 	if err != nil {
 		p.kill()
 		return err

@@ -343,7 +343,7 @@ func (f flavour) local(config, path string) (served, string, error) {
 	}
 	s := served{p, func() error {
 		stdin.Close()
-		code, err := p.status(15 * time.Second)
+		code, err := p.status(30 * time.Second)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("%v; want exit status 0:\n%s", p.cmd.ProcessState, p.stderr.tail())
 		}

@@ -4,7 +4,7 @@ import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from client import ABSENT, CLIENT, NAME, Wire, one_of, poll, raises, refused, same
+from client import ABSENT, CLIENT, NAME, PATIENCE, Wire, one_of, poll, raises, refused, same
 from grpc import StatusCode as Code
 from jumpstarter_driver_composite.client import CompositeClient
 from jumpstarter_driver_network.client import NetworkClient
@@ -187,7 +187,7 @@ def _(j):
 def _(j):
     request = jumpstarter_pb2.DriverCallRequest(uuid=j.uuid("power"), method="on")
     # Nobody reads the uuid of a response; it must be one all the same.
-    got = j.wire.exporter.DriverCall(request, timeout=5).uuid
+    got = j.wire.exporter.DriverCall(request, timeout=PATIENCE).uuid
     same("the uuid of a response, parsed and printed", str(uuid.UUID(got)), got)
 
 
@@ -258,7 +258,7 @@ def _(j):
 def _(j):
     async def ready():
         async with j.client.status_monitor_async() as monitor:
-            return await monitor.wait_for_status(ExporterStatus.LEASE_READY, timeout=5)
+            return await monitor.wait_for_status(ExporterStatus.LEASE_READY, timeout=PATIENCE)
 
     same("the stock monitor saw LEASE_READY", j.portal.call(ready), True)
     same("the stock client's status", j.portal.call(j.client.get_status_async), ExporterStatus.LEASE_READY)
@@ -446,9 +446,9 @@ def _(j):
 @case("error/unknown procedure")
 def _(j):
     for path in ("/jumpstarter.v1.ExporterService/Nonsense", "/nonsense.v1.Nonsense/On"):
-        refused(path, Code.UNIMPLEMENTED, j.wire.channel.unary_unary(path), b"", timeout=5)
+        refused(path, Code.UNIMPLEMENTED, j.wire.channel.unary_unary(path), b"", timeout=PATIENCE)
     stub = jumpstarter_pb2_grpc.ControllerServiceStub(j.wire.channel)
-    refused("Dial", Code.UNIMPLEMENTED, stub.Dial, jumpstarter_pb2.DialRequest(), timeout=5)
+    refused("Dial", Code.UNIMPLEMENTED, stub.Dial, jumpstarter_pb2.DialRequest(), timeout=PATIENCE)
 
 
 @case("error/unavailable device")

@@ -26,7 +26,7 @@ def holds(what, text, *wanted):
             raise AssertionError(f"{what} lacks {w!r}:\n{text}")
 
 
-def line(process, timeout=10):
+def line(process, timeout=60):
     """The next line that a program prints."""
     if not select.select([process.stdout], [], [], timeout)[0]:
         raise AssertionError(f"{process.args[-3:]} printed nothing within {timeout} s")
@@ -42,7 +42,7 @@ def stop(process):
     process.communicate()
 
 
-@case("jmp/shell", limit=40)
+@case("jmp/shell")
 def _(j):
     script = "j power on && j power cycle --wait 0 && j power read && j power off && echo $JUMPSTARTER_HOST"
     got = j.run(
@@ -59,7 +59,7 @@ def _(j):
     )  # fmt: skip
 
 
-@case("jmp/shell, the exporter's log", limit=30)
+@case("jmp/shell, the exporter's log")
 def _(j):
     got = j.run(
         "jmp", "shell", "--tls-grpc", j.main, "--tls-grpc-insecure", "--exporter-logs", "--",
@@ -68,7 +68,7 @@ def _(j):
     holds("the output", got, "power on")
 
 
-@case("jmp/shell, passphrase", limit=40)
+@case("jmp/shell, passphrase")
 def _(j):
     at = ("jmp", "shell", "--tls-grpc", j.where["guarded"], "--tls-grpc-insecure")
     j.run(*at, "--passphrase", j.where["passphrase"], "--", "j", "power", "on", env=j.environment())
@@ -76,7 +76,7 @@ def _(j):
     holds("the output", got, "invalid or missing passphrase")
 
 
-@case("jmp/shell, TLS", limit=30)
+@case("jmp/shell, TLS")
 def _(j):
     got = j.run(
         "jmp", "shell", "--tls-grpc", j.where["tls"], "--", "j", "power", "read", env=j.environment()
@@ -141,7 +141,7 @@ def _(j):
     try:
         host, port = line(process).rsplit(":", 1)
         for _ in range(2):
-            with socket.create_connection((host, int(port)), timeout=5) as here:
+            with socket.create_connection((host, int(port)), timeout=15) as here:
                 here.sendall(b"hello")
                 same("the local read", read_exactly(here, 5), b"hello")
                 here.shutdown(socket.SHUT_WR)
@@ -157,7 +157,7 @@ def _(j):
     try:
         same("the path", line(process), path)
         with socket.socket(socket.AF_UNIX) as here:
-            here.settimeout(5)
+            here.settimeout(15)
             here.connect(path)
             there = j.peers.unix.accept()
             here.sendall(b"hello")
@@ -180,7 +180,7 @@ def console_of(j, name):
     )
     os.close(slave)
     try:
-        yield process, fdspawn(master, timeout=10)
+        yield process, fdspawn(master, timeout=60)
     finally:
         process.kill()
         process.wait()
@@ -199,14 +199,14 @@ def heard(j, console, name):
     return True
 
 
-@case("j/console", limit=30)
+@case("j/console")
 def _(j):
     for name in ("serial", "tty"):
         with console_of(j, name) as (process, console):
             console.expect("exit with CTRL.B x 3 times")
             # What is typed before the console has made its terminal raw, and
             # what a tty says before it is opened, is lost.
-            poll(lambda console=console, name=name: heard(j, console, name), "an open console")
+            poll(lambda console=console, name=name: heard(j, console, name), "an open console", timeout=60)
             if name == "serial":
                 console.send("hello\r")
                 console.expect("hello\r")
@@ -216,7 +216,7 @@ def _(j):
                 console.send("root\r")
                 j.peers.terminal.read_until(b"root\r")
             console.send("\x02\x02\x02")
-            same("the console's exit status", process.wait(10), 0)
+            same("the console's exit status", process.wait(60), 0)
 
 
 @case("j/pipe into a serial line")
@@ -225,7 +225,7 @@ def _(j):
     same("the terminal's read", j.peers.terminal.read(5), b"boot\n")
 
 
-@case("j/pipe out of a serial line", limit=30)
+@case("j/pipe out of a serial line")
 def _(j):
     log = Path(j.peers.folder, "serial.log")
     process = j.start("j", "tty", "pipe", "-o", str(log))
@@ -235,14 +235,14 @@ def _(j):
         process.stdin.write(b"hello\n")
         process.stdin.close()
         process.stdin = None
-        same("the terminal's read", j.peers.terminal.read(6), b"hello\n")
+        same("the terminal's read", j.peers.terminal.read(6, timeout=60), b"hello\n")
         j.peers.terminal.write(b"U-Boot 2026.10\r\n")
         poll(lambda: log.exists() and log.read_bytes() == b"U-Boot 2026.10\r\n", "the line in the log")
     finally:
         stop(process)
 
 
-@case("pytest/fixture", limit=40)
+@case("pytest/fixture")
 def _(j):
     test = Path(j.peers.folder, "harness_test.py")
     test.write_text(

@@ -1,7 +1,7 @@
 """The ways to reach an exporter: passphrase, TLS, a Unix socket."""
 
 import grpc
-from client import Wire, raises, refused, same
+from client import EMPTY, PATIENCE, Wire, raises, refused, same
 from grpc import StatusCode as Code
 from table import case
 
@@ -29,16 +29,10 @@ def everything(wire, uuid):
         "DriverCall": lambda: wire.call(uuid, "on"),
         "DriverCall of nothing": lambda: wire.call("nonsense", "on"),
         "StreamingDriverCall": lambda: wire.streaming(uuid, "read"),
-        "LogStream": lambda: list(wire.exporter.LogStream(grpc_empty(), metadata=wire.metadata, timeout=5)),
+        "LogStream": lambda: list(wire.exporter.LogStream(EMPTY, metadata=wire.metadata, timeout=PATIENCE)),
         "Reset": wire.reset,
         "EndSession": wire.end_session,
     }
-
-
-def grpc_empty():
-    from client import EMPTY
-
-    return EMPTY
 
 
 @case("passphrase/wrong or missing")

@@ -5,8 +5,7 @@ import socket
 import time
 import uuid
 
-from anyio import EndOfStream
-from client import ABSENT, DATA, GOAWAY, PING, RST_STREAM, one_of, poll, same
+from client import ABSENT, DATA, GOAWAY, PING, RST_STREAM, one_of, same
 from grpc import StatusCode as Code
 from jumpstarter_driver_network.adapters import PexpectAdapter, TcpPortforwardAdapter, UnixPortforwardAdapter
 from peers import read_exactly, reset
@@ -15,7 +14,7 @@ from table import case
 PATTERN = bytes(range(256)) * 4096  # 1 MiB in which a lost or doubled piece shows
 
 
-def ends(conn, timeout=5):
+def ends(conn, timeout=15):
     """Require that the exporter closed its connection to a peer."""
     conn.settimeout(timeout)
     try:
@@ -229,7 +228,7 @@ def _(j):
         s.send(b"x")
         same("the terminal's read", j.peers.terminal.read(1), b"x")
         same("close", j.client.tty.call("close"), None)
-        s.read_end(timeout=6)
+        s.read_end(timeout=10)
     with j.pipe(j.client.tty) as s:
         s.send(b"again")
         same("the terminal's read", j.peers.terminal.read(5), b"again")
@@ -373,7 +372,7 @@ def _(j):
 @case("adapter/tcp port")
 def _(j):
     with TcpPortforwardAdapter(client=j.client.tcp) as address:
-        with socket.create_connection(address, timeout=5) as here:
+        with socket.create_connection(address, timeout=15) as here:
             there = j.peers.tcp.accept()
             here.sendall(b"hello")
             same("the peer's read", read_exactly(there, 5), b"hello")
@@ -384,7 +383,7 @@ def _(j):
             there.sendall(b"bye")
             there.close()
             same("the local read to the end", read_exactly(here, 3) + here.recv(1), b"bye")
-        with socket.create_connection(address, timeout=5) as here:
+        with socket.create_connection(address, timeout=15) as here:
             there = j.peers.tcp.accept()
             there.sendall(b"again")
             same("the second connection's read", read_exactly(here, 5), b"again")
@@ -410,7 +409,7 @@ def _(j):
 def _(j):
     with UnixPortforwardAdapter(client=j.client.unix) as path:
         with socket.socket(socket.AF_UNIX) as here:
-            here.settimeout(5)
+            here.settimeout(15)
             here.connect(str(path))
             there = j.peers.unix.accept()
             here.sendall(b"hello")
@@ -428,12 +427,12 @@ def _(j):
         console.sendline("")
         same("the terminal's read", j.peers.terminal.read(1), b"\n")
         j.peers.terminal.write(b"login: ")
-        console.expect("login: ", timeout=5)
+        console.expect("login: ", timeout=15)
         console.sendline("root")
         same("the terminal's next read", j.peers.terminal.read(5), b"root\n")
     with j.client.serial.pexpect() as console:
         console.sendline("hello")
-        console.expect("hello", timeout=5)
+        console.expect("hello", timeout=15)
 
 
 @case("adapter/open stream of a client")
@@ -459,28 +458,36 @@ def _(j):
         same("the client's read", s.receive(), b"hello")
 
 
-@case("stream/peer is gone later")
+@case("stream/tcp, opened again")
 def _(j):
-    """A stream whose peer ended it can be opened again at once."""
+    """A client that closes a stream, or whose peer did, has the next at once.
+
+    The stock client does not cancel the call of a stream that it closed before
+    the garbage collector does: all that the exporter gets is GOAWAY.
+    """
+    streams = []
     for i in range(3):
         with j.pipe(j.client.tcp) as s:
+            streams.append(s)
             peer = j.peers.tcp.accept()
             peer.close()
             same(f"the client's read to the end, time {i}", s.read_end(), b"")
-    try:
+    for i in range(3):
         with j.pipe(j.client.tcp) as s:
+            streams.append(s)
             peer = j.peers.tcp.accept()
-            peer.close()
-            poll(lambda: sent_to_closed(s), "an error or silence", timeout=1)
-    except AssertionError:
-        pass
-    j.client.power.on()
+            s.send(b"x")
+            same(f"the peer's read, time {i}", read_exactly(peer, 1), b"x")
+        same(f"the peer's end, time {i}", peer.recv(1), b"")
 
 
-def sent_to_closed(s):
-    """Writing to a peer that is gone must not harm the exporter."""
-    try:
-        s.send(b"x" * 65536)
-    except (EndOfStream, Exception):
-        return True
-    return False
+@case("stream/serial terminal, opened again")
+def _(j):
+    streams = []
+    for i in range(3):
+        with j.pipe(j.client.tty) as s:
+            streams.append(s)  # so that its call is not cancelled
+            s.send(b"x")
+            same(f"the terminal's read, time {i}", j.peers.terminal.read(1), b"x")
+            j.peers.terminal.write(b"y")
+            same(f"the client's read, time {i}", s.read(1), b"y")

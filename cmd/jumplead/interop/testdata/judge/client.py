@@ -29,6 +29,9 @@ DATA, RST_STREAM, PING, GOAWAY = 0, 3, 6, 7
 EMPTY = empty_pb2.Empty()
 CLIENT, NAME = "jumpstarter.dev/client", "jumpstarter.dev/name"
 
+# Seconds for what takes none on an idle machine.
+PATIENCE = 15
+
 
 def value(v):
     """A google.protobuf.Value, with no opinion about what may be sent."""
@@ -41,7 +44,7 @@ def value(v):
     return struct_pb2.Value(string_value=v)
 
 
-def poll(condition, what, timeout=5):
+def poll(condition, what, timeout=PATIENCE):
     """Wait until condition() is true, and return what it returned."""
     deadline = time.monotonic() + timeout
     while True:
@@ -67,23 +70,23 @@ class Wire:
     def close(self):
         self.channel.close()
 
-    def report(self, timeout=5):
+    def report(self, timeout=PATIENCE):
         return self.exporter.GetReport(EMPTY, metadata=self.metadata, timeout=timeout)
 
     def status(self):
-        return self.exporter.GetStatus(jumpstarter_pb2.GetStatusRequest(), metadata=self.metadata, timeout=5)
+        return self.exporter.GetStatus(jumpstarter_pb2.GetStatusRequest(), metadata=self.metadata, timeout=PATIENCE)
 
     def end_session(self):
-        return self.exporter.EndSession(jumpstarter_pb2.EndSessionRequest(), metadata=self.metadata, timeout=5)
+        return self.exporter.EndSession(jumpstarter_pb2.EndSessionRequest(), metadata=self.metadata, timeout=PATIENCE)
 
     def reset(self):
-        return self.exporter.Reset(jumpstarter_pb2.ResetRequest(), metadata=self.metadata, timeout=5)
+        return self.exporter.Reset(jumpstarter_pb2.ResetRequest(), metadata=self.metadata, timeout=PATIENCE)
 
-    def call(self, uuid, method, *args, timeout=5):
+    def call(self, uuid, method, *args, timeout=PATIENCE):
         request = jumpstarter_pb2.DriverCallRequest(uuid=uuid, method=method, args=[value(a) for a in args])
         return self.exporter.DriverCall(request, metadata=self.metadata, timeout=timeout).result
 
-    def streaming(self, uuid, method, *args, timeout=5):
+    def streaming(self, uuid, method, *args, timeout=PATIENCE):
         request = jumpstarter_pb2.StreamingDriverCallRequest(uuid=uuid, method=method, args=[value(a) for a in args])
         call = self.exporter.StreamingDriverCall(request, metadata=self.metadata, timeout=timeout)
         return [r.result for r in call]
@@ -149,7 +152,7 @@ class Stream:
         self.outgoing.put(None)
         self.call.cancel()
 
-    def initial(self, timeout=5):
+    def initial(self, timeout=PATIENCE):
         """The initial metadata, which must come before any frame."""
         box = queue.Queue()
         threading.Thread(target=lambda: box.put(self.call.initial_metadata()), daemon=True).start()
@@ -166,14 +169,14 @@ class Stream:
         self.send(frame=GOAWAY)
         self.outgoing.put(None)
 
-    def frame(self, timeout=5):
+    def frame(self, timeout=PATIENCE):
         """The next frame, or None at the end of the call."""
         try:
             return self.incoming.get(timeout=timeout)
         except queue.Empty:
             raise AssertionError(f"no frame and no end within {timeout} s") from None
 
-    def read(self, count, timeout=5):
+    def read(self, count, timeout=PATIENCE):
         data = b""
         while len(data) < count:
             frame = self.frame(timeout)
@@ -182,14 +185,14 @@ class Stream:
             data += frame.payload
         return data
 
-    def read_end(self, timeout=5):
+    def read_end(self, timeout=PATIENCE):
         """Read to GOAWAY or the end of the call; the bytes before it."""
         data = b""
         while (frame := self.frame(timeout)) is not None and frame.frame_type != GOAWAY:
             data += frame.payload
         return data
 
-    def code(self, timeout=5):
+    def code(self, timeout=PATIENCE):
         """The status code with which the call ended."""
         if not self.ended.wait(timeout):
             raise AssertionError(f"the call is still open after {timeout} s")
@@ -214,16 +217,16 @@ class Pipe:
             future.cancel()
             raise AssertionError(f"{what}: nothing within {timeout} s") from None
 
-    def send(self, data, timeout=5):
+    def send(self, data, timeout=PATIENCE):
         self._wait(timeout, "send", self.stream.send, data)
 
-    def finish(self, timeout=5):
+    def finish(self, timeout=PATIENCE):
         self._wait(timeout, "send_eof", self.stream.send_eof)
 
-    def receive(self, timeout=5):
+    def receive(self, timeout=PATIENCE):
         return self._wait(timeout, "receive", self.stream.receive)
 
-    def read(self, count, timeout=5):
+    def read(self, count, timeout=PATIENCE):
         data = b""
         while len(data) < count:
             try:
@@ -232,7 +235,7 @@ class Pipe:
                 raise AssertionError(f"the stream ended after {data!r}, want {count} bytes") from None
         return data
 
-    def read_end(self, timeout=5):
+    def read_end(self, timeout=PATIENCE):
         data = b""
         while True:
             try:
@@ -310,7 +313,7 @@ class Judge:
             JUMPSTARTER_HOST=self.main, JMP_GRPC_INSECURE="1", JMP_DRIVERS_ALLOW="UNSAFE", **more
         )
 
-    def run(self, *argv, env=None, stdin="", status=0, timeout=25):
+    def run(self, *argv, env=None, stdin="", status=0, timeout=90):
         """Run a program of the stock release; its output, both kinds."""
         got = subprocess.run(
             [self.programs / argv[0], *argv[1:]],

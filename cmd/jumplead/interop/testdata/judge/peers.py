@@ -23,10 +23,10 @@ class Listener:
     def _accept(self):
         while True:
             conn, _ = self.sock.accept()
-            conn.settimeout(10)
+            conn.settimeout(15)
             self.accepted.put(conn)
 
-    def accept(self, timeout=5):
+    def accept(self, timeout=15):
         try:
             return self.accepted.get(timeout=timeout)
         except queue.Empty:
@@ -72,7 +72,7 @@ class Terminal:
         tty.setraw(self.slave)
         self.path = os.ttyname(self.slave)
 
-    def read(self, count, timeout=5):
+    def read(self, count, timeout=15):
         data = b""
         while len(data) < count:
             if not select.select([self.fd], [], [], timeout)[0]:
@@ -80,7 +80,7 @@ class Terminal:
             data += os.read(self.fd, 65536)
         return data
 
-    def read_until(self, end, timeout=5):
+    def read_until(self, end, timeout=15):
         data = b""
         while not data.endswith(end):
             if not select.select([self.fd], [], [], timeout)[0]:
@@ -126,7 +126,7 @@ class Peers:
         self.refused = local_tcp()  # bound and never listening: connections are refused
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
-        self.udp.settimeout(5)
+        self.udp.settimeout(15)
         self.unix_path = os.path.join(self.folder, "peer.sock")
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         unix.bind(self.unix_path)
@@ -154,7 +154,7 @@ class Peers:
                 self.udp.recvfrom(65536)
         except BlockingIOError:
             pass
-        self.udp.settimeout(5)
+        self.udp.settimeout(15)
 
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)

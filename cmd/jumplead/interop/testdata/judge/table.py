@@ -4,19 +4,17 @@ CASES = {}
 
 
 class Case:
-    def __init__(self, name, run, limit, defect, shows, last):
+    def __init__(self, name, run, defect, shows, last):
         self.name = name
         self.run = run
-        self.limit = limit
         self.defect = defect
         self.shows = shows
         self.last = last
 
 
-def case(name, *, limit=20, defect=None, shows=None, last=False):
+def case(name, *, defect=None, shows=None, last=False):
     """Enter a function into the table.
 
-    limit   seconds after which the case has failed.
     defect  what the stock exporter does wrong here: it must fail the case.
     shows   a regular expression that its failure must match.
     last    the case leaves an exporter in a state no other case should meet.
@@ -27,7 +25,7 @@ def case(name, *, limit=20, defect=None, shows=None, last=False):
     def enter(run):
         if name in CASES:
             raise ValueError(f"two cases are called {name}")
-        CASES[name] = Case(name, run, limit, defect, shows, last)
+        CASES[name] = Case(name, run, defect, shows, last)
         return run
 
     return enter
