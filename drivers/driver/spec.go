@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/jumplead/jumplead/hw"
+	"gopkg.in/yaml.v3"
 )
 
 // Contract is an interface on the wire.
@@ -46,7 +47,7 @@ type Spec struct {
 // is not there now: the node stays, and opening is tried again when it is used.
 //
 // What a config can do beyond its tags is found by assertion: [Validator],
-// [Claimer], [Labeler].
+// [Claimer], [Labeler], [MethodDescriber], [NodeReader].
 func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
 	s.config = reflect.TypeFor[C]()
 	s.open = func(ctx context.Context, env *Env, cfg any) (Driver, error) {
@@ -71,6 +72,20 @@ type Claimer interface {
 // Labeler is a config that adds labels to its node's report.
 type Labeler interface {
 	Labels() map[string]string
+}
+
+// MethodDescriber is a config that describes methods in its node's report, by
+// their names on the client's command line. What it says comes before what the
+// declaration says.
+type MethodDescriber interface {
+	DescribeMethods() map[string]string
+}
+
+// NodeReader is a config that needs to know more of its YAML than its fields
+// hold, such as the order of a mapping. It is shown the mapping without the keys
+// that all drivers have, once it was decoded without an error.
+type NodeReader interface {
+	ReadNode(*yaml.Node)
 }
 
 // Key describes one key of a spec's config.

@@ -225,6 +225,16 @@ func (p *planner) configure(n *Node, d *Decl) {
 		}
 		maps.Copy(n.labels, l.Labels())
 	}
+	if r, ok := n.Config.(NodeReader); ok && own != nil && ps.Err() == nil {
+		r.ReadNode(own)
+	}
+	if m, ok := n.Config.(MethodDescriber); ok && ps.Err() == nil {
+		n.Methods = maps.Clone(n.Methods)
+		if n.Methods == nil {
+			n.Methods = map[string]string{}
+		}
+		maps.Copy(n.Methods, m.DescribeMethods())
+	}
 	log := slog.New(&leveled{p.opt.Log.Handler(), level})
 	n.env = &Env{Host: p.opt.Host, Path: n.Path, node: n, tree: &p.Tree,
 		Log: log.With("driver", orElse(n.Path, "root"), "driver_type", n.Spec.Contract.Kind)}
