@@ -285,11 +285,13 @@ func TestToggle(t *testing.T) {
 	rail, c, web := dial(t, d.Control()), openConsole(t, d), browser(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	typed, surfed := make(chan error), make(chan error)
+	tick := time.NewTicker(time.Millisecond) // for both, to leave the machine some time for the device
+	defer tick.Stop()
 	go func() {
 		defer close(typed)
-		for ctx.Err() == nil {
+		for ; ctx.Err() == nil; <-tick.C {
 			c.SetWriteDeadline(time.Now().Add(patience))
-			if _, err := io.WriteString(c, "help\recho\r\x03"); err != nil {
+			if _, err := io.WriteString(c, strings.Repeat("help\recho\r\x03", 10)); err != nil {
 				typed <- err
 				return
 			}
@@ -297,8 +299,8 @@ func TestToggle(t *testing.T) {
 	}()
 	go func() {
 		defer close(surfed)
-		for ctx.Err() == nil {
-			req, err := http.NewRequestWithContext(ctx, "GET", "http://"+d.TCP()+"/bytes?n=100000", nil)
+		for ; ctx.Err() == nil; <-tick.C {
+			req, err := http.NewRequestWithContext(ctx, "GET", "http://"+d.TCP()+"/bytes?n=1000000000", nil)
 			if err != nil {
 				surfed <- err
 				return
@@ -313,6 +315,11 @@ func TestToggle(t *testing.T) {
 		for _, word := range []string{"on", "off"} {
 			if s, err := rail.do(word); err != nil || s.Rail != word {
 				t.Fatalf("toggle %d: %s = %+v, %v; want %s", i, word, s, err, word)
+			}
+			if word == "on" && i%50 == 0 {
+				drivertest.Until(t, "keys wait for the shell, a request is in progress", func() bool {
+					return len(d.board.current().rx) > 0 && d.web.Busy() > 0
+				})
 			}
 		}
 	}
