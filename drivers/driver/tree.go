@@ -10,7 +10,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/hw"
@@ -51,9 +53,12 @@ type Options struct {
 type Tree struct {
 	Root *Node
 
-	opt   Options
-	nodes []*Node // in the order of the file, parents first
-	byID  map[uuid.UUID]*Node
+	opt     Options
+	nodes   []*Node // in the order of the file, parents first
+	byID    map[uuid.UUID]*Node
+	life    context.Context // done once the tree is closed: opening must not outlive it
+	end     context.CancelFunc
+	closing sync.Mutex
 }
 
 // Node is one place in the tree.
@@ -74,9 +79,11 @@ type Node struct {
 	env    *Env
 	open   atomic.Pointer[Driver]
 	turn   chan struct{} // holds one token: whoever has it opens or closes
-	closed bool          // guarded by turn
 	absent bool          // guarded by turn: reported once
 }
+
+// where names the node for people.
+func (n *Node) where() string { return orElse(n.Path, "export") }
 
 // common are the keys that every driver's config may hold.
 type common struct {
@@ -85,13 +92,29 @@ type common struct {
 	LogLevel string            `yaml:"log_level" default:"INFO" doc:"least severity that the driver logs"`
 }
 
+func (c *common) Validate() error {
+	var errs []error
+	if c.UUID != nil {
+		// The nil UUID is how a report says that a node has no parent.
+		if id, err := uuid.Parse(*c.UUID); err != nil || id == uuid.Nil {
+			errs = append(errs, BadKey("uuid", "%q is no node's UUID", *c.UUID))
+		}
+	}
+	if _, ok := ParseLevel(c.LogLevel); !ok {
+		errs = append(errs, BadKey("log_level", "%q is none of DEBUG, INFO, WARNING, ERROR, CRITICAL", c.LogLevel))
+	}
+	return errors.Join(errs...)
+}
+
 // Plan makes a tree without touching any device, and reports all that is wrong
 // with its declaration. When there are errors the tree is nil.
 func Plan(root Decl, opt Options) (*Tree, Problems) {
 	if opt.Log == nil {
 		opt.Log = discard
 	}
-	p := &planner{Tree: Tree{opt: opt, byID: map[uuid.UUID]*Node{}}, specs: map[string]*Spec{}}
+	t := &Tree{opt: opt, byID: map[uuid.UUID]*Node{}}
+	t.life, t.end = context.WithCancel(context.Background())
+	p := &planner{Tree: t, specs: map[string]*Spec{}}
 	for i := range opt.Specs {
 		s := &opt.Specs[i]
 		p.specs[s.Type] = s
@@ -105,7 +128,7 @@ func Plan(root Decl, opt Options) (*Tree, Problems) {
 	}
 	for _, r := range p.refs {
 		if r.node.target != nil && p.circular(r.node) {
-			p.err(r.pos, "ref %q leads back to itself", r.path)
+			p.err(r.pos, "%s: ref %q leads back to itself", r.node.where(), r.path)
 		}
 	}
 	p.unfolds()
@@ -114,11 +137,11 @@ func Plan(root Decl, opt Options) (*Tree, Problems) {
 	if p.problems.Err() != nil {
 		return nil, p.problems
 	}
-	return &p.Tree, p.problems
+	return t, p.problems
 }
 
 type planner struct {
-	Tree
+	*Tree
 	specs    map[string]*Spec
 	group    *Spec
 	refs     []ref
@@ -145,29 +168,38 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	n.UUID = uuid.NewSHA1(p.opt.Namespace, []byte(strings.Join(n.names(), "\x00")))
 	p.nodes = append(p.nodes, n)
 	if depth > maxDepth {
-		p.err(d.Pos, "%s: children nest deeper than %d", n.Path, maxDepth)
+		p.err(d.Pos, "%s: children nest deeper than %d", n.where(), maxDepth)
 		return n
 	}
 
 	switch {
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
-			p.err(d.TypePos, "%s: no driver of type %q%s", orElse(n.Path, "export"), d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
+			p.err(d.TypePos, "%s: no driver of type %q%s", n.where(), d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
 		}
 	case d.Ref != "":
 		n.Spec = &Spec{Type: "ref", Role: Ref}
 		p.refs = append(p.refs, ref{n, d.Ref, d.RefPos})
 	default:
 		if n.Spec = p.group; n.Spec == nil {
-			p.err(d.Pos, "%s: no type is given, and no driver for groups is built in", n.Path)
+			p.err(d.Pos, "%s: no type is given, and no driver for groups is built in", n.where())
 		}
 	}
 	p.configure(n, d)
+	if n.Spec != nil && n.Spec.Role == Ref && len(d.Children) > 0 {
+		p.problems = append(p.problems, Problem{Pos: d.Children[0].Pos, Warning: true,
+			Text: n.where() + ": children of a ref are ignored: it has those of the node that it stands for"})
+		return n
+	}
 	seen := map[string]bool{}
 	for i := range d.Children {
 		c := &d.Children[i]
-		if seen[c.Name] {
-			p.err(c.Pos, "%s: two children are called %q", orElse(n.Path, "export"), c.Name)
+		switch {
+		case c.Name == "": // clients find children by their names
+			p.err(c.Pos, "%s: a child needs a name", n.where())
+			continue
+		case seen[c.Name]:
+			p.err(c.Pos, "%s: two children are called %q", n.where(), c.Name)
 			continue
 		}
 		seen[c.Name] = true
@@ -181,12 +213,15 @@ func (p *planner) configure(n *Node, d *Decl) {
 		p.identify(n, d.Pos)
 		return
 	}
-	pos := d.Pos
 	var own, shared *yaml.Node
+	places := map[string]Pos{} // of the values
 	cfg := Resolve(d.Config)
 	if cfg != nil && cfg.Kind == yaml.MappingNode {
 		pairs, ps := Pairs(cfg, d.Pos.File)
-		p.problems = append(p.problems, ps...)
+		for _, x := range ps {
+			x.Text = n.where() + ": " + x.Text
+			p.problems = append(p.problems, x)
+		}
 		own, shared = emptyLike(cfg), emptyLike(cfg)
 		for _, kv := range pairs {
 			to := own
@@ -194,41 +229,44 @@ func (p *planner) configure(n *Node, d *Decl) {
 				to = shared
 			}
 			to.Content = append(to.Content, kv.Key, kv.Value)
+			places[kv.Name] = Pos{d.Pos.File, kv.Value.Line, kv.Value.Column}
 		}
 	} else {
 		own = cfg
 	}
+	place := func(key string) Pos {
+		if at, there := places[key]; there {
+			return at
+		}
+		return d.Pos
+	}
 	c := reflect.New(n.Spec.config)
 	n.Config = c.Interface()
-	ps := DecodeConfig(own, n.Config, pos, n.Spec.Lenient)
+	ps := DecodeConfig(own, n.Config, d.Pos, n.Spec.Lenient)
 	var com common
-	ps = append(ps, DecodeConfig(shared, &com, pos, false)...)
+	ps = append(ps, DecodeConfig(shared, &com, d.Pos, false)...)
 	for i := range ps {
-		ps[i].Text = orElse(n.Path, "export") + ": " + ps[i].Text
+		ps[i].Text = n.where() + ": " + ps[i].Text
 	}
 	p.problems = append(p.problems, ps...)
+	if ps.Err() != nil {
+		return // what a config says is only asked of a sound one
+	}
+	if r, ok := n.Config.(NodeReader); ok && own != nil {
+		r.ReadNode(own)
+	}
 	if com.UUID != nil {
-		if id, err := uuid.Parse(*com.UUID); err == nil {
-			n.UUID = id
-		} else {
-			p.err(pos, "%s: uuid: %q is not a UUID", n.Path, *com.UUID)
-		}
+		n.UUID = uuid.MustParse(*com.UUID) // Validate has seen it
 	}
-	level, ok := ParseLevel(com.LogLevel)
-	if !ok {
-		p.err(pos, "%s: log_level: %q is none of DEBUG, INFO, WARNING, ERROR, CRITICAL", n.Path, com.LogLevel)
-	}
+	level, _ := ParseLevel(com.LogLevel)
 	n.labels = maps.Clone(com.Labels)
-	if l, ok := n.Config.(Labeler); ok && ps.Err() == nil {
+	if l, ok := n.Config.(Labeler); ok {
 		if n.labels == nil {
 			n.labels = map[string]string{}
 		}
 		maps.Copy(n.labels, l.Labels())
 	}
-	if r, ok := n.Config.(NodeReader); ok && own != nil && ps.Err() == nil {
-		r.ReadNode(own)
-	}
-	if m, ok := n.Config.(MethodDescriber); ok && ps.Err() == nil {
+	if m, ok := n.Config.(MethodDescriber); ok {
 		n.Methods = maps.Clone(n.Methods)
 		if n.Methods == nil {
 			n.Methods = map[string]string{}
@@ -236,13 +274,11 @@ func (p *planner) configure(n *Node, d *Decl) {
 		maps.Copy(n.Methods, m.DescribeMethods())
 	}
 	log := slog.New(&leveled{p.opt.Log.Handler(), level})
-	n.env = &Env{Host: p.opt.Host, Path: n.Path, node: n, tree: &p.Tree,
+	n.env = &Env{Host: p.opt.Host, Path: n.Path, node: n, tree: p.Tree,
 		Log: log.With("driver", orElse(n.Path, "root"), "driver_type", n.Spec.Contract.Kind)}
-	p.identify(n, pos)
-	if n.Spec.Role == Ref {
-		if r, ok := n.Config.(interface{ RefPath() string }); ok {
-			p.refs = append(p.refs, ref{n, r.RefPath(), pos})
-		}
+	p.identify(n, place("uuid"))
+	if r, ok := n.Config.(interface{ RefPath() string }); ok && n.Spec.Role == Ref {
+		p.refs = append(p.refs, ref{n, r.RefPath(), place("ref")})
 	}
 }
 
@@ -252,7 +288,7 @@ func (p *planner) identify(n *Node, pos Pos) {
 		return
 	}
 	if other := p.byID[n.UUID]; other != nil {
-		p.err(pos, "%s: uuid %s is taken by %s", n.Path, n.UUID, orElse(other.Path, "the root"))
+		p.err(pos, "%s: uuid: %s is taken by %s", n.where(), n.UUID, other.where())
 		return
 	}
 	p.byID[n.UUID] = n
@@ -272,7 +308,7 @@ func (p *planner) link(r ref) {
 			for _, c := range at.Children {
 				names = append(names, c.Name)
 			}
-			p.err(r.pos, "ref %q: %s has no child %q%s", r.path, orElse(at.Path, "export"), name, Hint(name, names))
+			p.err(r.pos, "%s: ref %q: %s has no child %q%s", r.node.where(), r.path, at.where(), name, Hint(name, names))
 			return
 		}
 		at = at.Children[i]
@@ -338,8 +374,10 @@ func (p *planner) claims() {
 	for _, n := range p.nodes {
 		for _, c := range n.Claims() {
 			if other := owner[c]; other != nil {
-				p.problems = append(p.problems, Problem{Pos: n.Pos, Warning: true,
-					Text: fmt.Sprintf("%s and %s both use %s: only one can have it at a time", other.Path, n.Path, c)})
+				if other != n {
+					p.problems = append(p.problems, Problem{Pos: n.Pos, Warning: true,
+						Text: fmt.Sprintf("%s and %s both use %s: only one can have it at a time", other.where(), n.where(), c)})
+				}
 				continue
 			}
 			owner[c] = n
@@ -380,7 +418,7 @@ func (t *Tree) Node(id uuid.UUID) (*Node, bool) {
 }
 
 // Caller calls a node of the tree in this process.
-func (n *Node) Caller() Caller { return local(n.Resolve().Driver) }
+func (n *Node) Caller() Caller { return local(n.Driver) }
 
 // Report is what a client learns of a node.
 type Report struct {
@@ -410,9 +448,12 @@ func (t *Tree) Reports() []Report {
 			visit(c, c.Name, n.UUID)
 		}
 	}
-	visit(t.Root, t.Root.Name, uuid.Nil)
+	visit(t.Root, "", uuid.Nil)
 	return list
 }
+
+// errOver is what a closed tree answers.
+var errOver = fmt.Errorf("the session is over: %w", ErrUnavailable)
 
 // Open opens all nodes, children before their parents. A device that is absent,
 // busy or forbidden is logged, not failed: one broken node must not keep the
@@ -422,17 +463,21 @@ func (t *Tree) Open(ctx context.Context) error {
 		if n.target != nil {
 			continue
 		}
-		if _, err := n.Driver(ctx); err != nil && !missing(err) {
+		if _, err := n.Driver(ctx); err != nil && !missing(ctx, err) {
 			return errors.Join(err, t.Close())
 		}
+	}
+	if t.life.Err() != nil {
+		return errOver
 	}
 	return nil
 }
 
 // missing reports whether an error is about the device and may pass by itself.
-func missing(err error) bool {
+// A time-out is, unless it is that of whoever waits for the opening.
+func missing(ctx context.Context, err error) bool {
 	c := Classify(err)
-	return c == Unavailable || c == Device
+	return c == Unavailable || c == Device || c == Timeout && ctx.Err() == nil
 }
 
 // upward lists the nodes below n and then n: children before their parents, in
@@ -450,22 +495,51 @@ func (n *Node) climb(yield func(*Node) bool) bool {
 	return yield(n)
 }
 
+// openGrace is how long Close waits for openings to notice that they are over.
+const openGrace = 50 * time.Millisecond
+
 // Close closes all nodes, parents before their children, and returns all
-// errors. A closed tree cannot be opened again.
+// errors. Openings that are under way see their context end; those that go on
+// regardless are left behind, named in the error, and closed when they are
+// through. A closed tree cannot be opened again: its nodes answer
+// [ErrUnavailable]. Closing it again waits for the first Close, and is no error.
 func (t *Tree) Close() error {
+	t.closing.Lock()
+	defer t.closing.Unlock()
+	t.end()
+	grace, cancel := context.WithTimeout(context.Background(), openGrace)
+	defer cancel()
 	var errs []error
 	for _, n := range t.nodes {
-		<-n.turn
-		d := n.open.Swap(nil)
-		n.closed = true
-		n.turn <- struct{}{}
+		turn := n.take(grace)
+		d := n.open.Swap(nil) // what is stored later sees that the tree is closed
+		if turn {
+			n.turn <- struct{}{}
+		}
 		if d != nil {
 			if err := d.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("%s: close: %w", orElse(n.Path, "root"), err))
+				errs = append(errs, fmt.Errorf("%s: close: %w", n.where(), err))
 			}
+		} else if !turn {
+			errs = append(errs, fmt.Errorf("%s: close: it is still being opened", n.where()))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// take waits for the node's turn, which the caller then has to give back.
+func (n *Node) take(ctx context.Context) bool {
+	select {
+	case <-n.turn: // also when the context is done
+		return true
+	default:
+	}
+	select {
+	case <-n.turn:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Reset resets every [Resetter], children before their parents, and returns all
@@ -479,38 +553,47 @@ func (t *Tree) Reset(ctx context.Context) error {
 		}
 		if r, ok := d.Impl.(Resetter); ok {
 			if err := r.Reset(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("%s: reset: %w", orElse(n.Path, "root"), err))
+				errs = append(errs, fmt.Errorf("%s: reset: %w", n.where(), err))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Driver is the node's opened backend. A device that was absent is looked for
-// anew.
+// Driver is the node's opened backend, or its target's. A device that was absent
+// is looked for anew.
 func (n *Node) Driver(ctx context.Context) (Driver, error) {
+	n = n.Resolve()
 	if d := n.open.Load(); d != nil {
 		return *d, nil
 	}
 	if n.Spec.open == nil {
 		return Driver{}, nil
 	}
+	life := n.env.tree.life
 	select {
 	case <-n.turn:
 		defer func() { n.turn <- struct{}{} }()
+	case <-life.Done():
 	case <-ctx.Done():
-		return Driver{}, fmt.Errorf("%s: waiting for another to open it: %w", n.Path, ctx.Err())
+		return Driver{}, fmt.Errorf("%s: waiting for another to open it: %w", n.where(), ctx.Err())
+	}
+	if life.Err() != nil {
+		return Driver{}, fmt.Errorf("%s: %w", n.where(), errOver)
 	}
 	if d := n.open.Load(); d != nil {
 		return *d, nil
 	}
-	if n.closed {
-		return Driver{}, fmt.Errorf("%s: the session is over: %w", n.Path, ErrUnavailable)
-	}
-	d, err := n.Spec.open(ctx, n.env, n.Config)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", orElse(n.Path, "root"), err)
-		if missing(err) && !n.absent {
+	opening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)()
+	d, err := n.Spec.open(opening, n.env, n.Config)
+	switch {
+	case err != nil && life.Err() != nil:
+		return Driver{}, fmt.Errorf("%s: %w (%v)", n.where(), errOver, err)
+	case err != nil:
+		err = fmt.Errorf("%s: %w", n.where(), err)
+		if missing(ctx, err) && !n.absent {
 			n.absent = true
 			n.env.Log.Warn("device cannot be used now; trying again when it is asked for", "error", err)
 		}
@@ -521,7 +604,14 @@ func (n *Node) Driver(ctx context.Context) (Driver, error) {
 		n.env.Log.Info("device can be used again")
 	}
 	n.open.Store(&d)
-	return d, nil
+	if life.Err() == nil {
+		return d, nil
+	}
+	err = fmt.Errorf("%s: %w", n.where(), errOver)
+	if n.open.CompareAndSwap(&d, nil) { // Close may have given up waiting for this
+		err = errors.Join(err, d.Close())
+	}
+	return Driver{}, err
 }
 
 // Levels that Python's logging has and slog has not.
