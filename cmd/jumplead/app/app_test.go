@@ -120,7 +120,7 @@ func TestUsage(t *testing.T) {
 // TestLoad checks that all mistakes of a file are told at once, with their
 // places, and that nothing was opened.
 func TestLoad(t *testing.T) {
-	path := file(t, "bad.yaml", `metadata: {namespace: default, name: bad}
+	path := file(t, "bad.yaml", `metadata: {namespace: default, name: bad, nmae: worse}
 export:
   power: {type: jumpstarter_driver_power.driver.MokPower}
   tcp:
@@ -134,6 +134,7 @@ export:
 		t.Errorf("status = %d; want 1", got.status)
 	}
 	for _, want := range []string{
+		path + ":1:43: ", `"nmae"`,
 		path + ":3:17: ", "MockPower",
 		path + ":6:14: ", `did you mean "host"?`,
 		path + ":7:16: ", `did you mean "tcp"?`,

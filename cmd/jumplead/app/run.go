@@ -132,20 +132,24 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		}
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
-	cfg, warnings, err := p.load(f)
+	cfg, problems, err := p.load(f)
 	if err != nil {
 		return err
+	}
+	if cfg != nil { // what is wrong with the drivers is told together with the rest
+		o.Namespace, o.Name, o.MOTD, o.Export = cfg.Namespace, cfg.Name, cfg.MOTD, cfg.Export
+		o.Driver = driver.Options{Specs: p.specs, Host: p.Host}
+		_, more := o.Plan()
+		problems = append(problems, more...)
+		problems.Sort()
+	}
+	if err := problems.Err(); err != nil {
+		return fmt.Errorf("failed to load config:\n%w", err)
 	}
 	if at.Network == "" {
 		return fmt.Errorf("%s: leasing through a controller (endpoint) is not served yet: give --tls-grpc-listener or --listen to serve clients directly", cfg.Path)
 	}
-	o.Namespace, o.Name, o.MOTD, o.Export = cfg.Namespace, cfg.Name, cfg.MOTD, cfg.Export
-	o.Driver = driver.Options{Specs: p.specs, Host: p.Host}
-	_, problems := o.Plan()
-	if err := problems.Err(); err != nil {
-		return fmt.Errorf("failed to load config:\n%w", err)
-	}
-	for _, w := range append(warnings, problems.Warnings()...) {
+	for _, w := range problems {
 		log.Warn(strings.Replace(w.String(), ": warning: ", ": ", 1))
 	}
 	if o.TLS == nil && o.Passphrase != "" && at.Network == "tcp" {
@@ -166,11 +170,8 @@ func (p *program) load(f runFlags) (*config.Config, driver.Problems, error) {
 		}
 	}
 	cfg, problems, err := config.Load(path, p.getenv)
-	if err == nil {
-		err = problems.Err()
-	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("failed to load config:\n%w", err)
 	}
-	return cfg, problems.Warnings(), nil
+	return cfg, problems, nil
 }
