@@ -231,7 +231,7 @@ func (p *planner) configure(n *Node, d *Decl) {
 			to.Content = append(to.Content, kv.Key, kv.Value)
 			places[kv.Name] = Pos{d.Pos.File, kv.Value.Line, kv.Value.Column}
 		}
-	} else {
+	} else if cfg != nil && !isNull(cfg) {
 		own = cfg
 	}
 	place := func(key string) Pos {
