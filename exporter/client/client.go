@@ -110,18 +110,18 @@ func (c *Client) Refresh(ctx context.Context) error {
 	if err != nil {
 		return remote(err)
 	}
-	c.MOTD, c.Root, c.byPath = r.Motd, nil, map[string]*Node{}
-	byID := map[string]*Node{}
+	var root *Node
+	byPath, byID := map[string]*Node{}, map[string]*Node{}
 	for _, rep := range r.Reports {
 		n := &Node{
 			Name: rep.Labels[driver.LabelName], UUID: rep.Uuid, Class: rep.Labels[driver.LabelClient],
 			Labels: rep.Labels, Description: rep.GetDescription(), Methods: rep.MethodsDescription, c: c,
 		}
 		if rep.ParentUuid == nil {
-			if c.Root != nil {
-				return fmt.Errorf("report: two drivers have no parent: %s and %s", c.Root.UUID, n.UUID)
+			if root != nil {
+				return fmt.Errorf("report: two drivers have no parent: %s and %s", root.UUID, n.UUID)
 			}
-			c.Root = n
+			root = n
 		} else {
 			p := byID[rep.GetParentUuid()] // of several, the latest
 			if p == nil {
@@ -134,11 +134,12 @@ func (c *Client) Refresh(ctx context.Context) error {
 			p.Children = append(p.Children, n)
 		}
 		byID[rep.Uuid] = n
-		c.byPath[n.Path] = n
+		byPath[n.Path] = n
 	}
-	if c.Root == nil {
+	if root == nil {
 		return errors.New("report: the exporter has no drivers")
 	}
+	c.MOTD, c.Root, c.byPath = r.Motd, root, byPath
 	return nil
 }
 
