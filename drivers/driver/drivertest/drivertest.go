@@ -4,13 +4,17 @@ package drivertest
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -104,18 +108,17 @@ func (l *Log) handler() slog.Handler {
 	return slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})
 }
 
-var typeRE = regexp.MustCompile(`^[a-z_]+(\.[A-Za-z_]\w*)+$`)
+var pathRE = regexp.MustCompile(`^[a-z_]\w*(\.[A-Za-z_]\w*)+$`)
 
-// Spec checks what every spec owes: names that resolve on the client's side,
-// documented keys, reports that need no hardware, rows with distinct names, and
-// refusal of wrong arguments with nothing done. The config is a YAML text with
-// which the driver can be planned.
-func Spec(t *testing.T, spec driver.Spec, config string) {
+// Spec checks what every spec owes before anything is opened: names that resolve
+// on the client's side, documented keys, and a report that needs no hardware.
+// The config is a YAML text with which the driver can be planned.
+func Spec(t testing.TB, spec driver.Spec, config string) {
 	t.Helper()
-	if !typeRE.MatchString(spec.Type) {
+	if !pathRE.MatchString(spec.Type) {
 		t.Errorf("Type = %q; want a dotted path", spec.Type)
 	}
-	if !typeRE.MatchString(spec.Contract.Client) {
+	if !pathRE.MatchString(spec.Contract.Client) {
 		t.Errorf("%s: Client = %q; want a dotted Python path", spec.Type, spec.Contract.Client)
 	}
 	if spec.Doc == "" || spec.Contract.Kind == "" {
@@ -138,9 +141,10 @@ func Spec(t *testing.T, spec driver.Spec, config string) {
 	}
 }
 
-// Rows checks the table of an opened driver: distinct names, and each call with
-// too many arguments refused before anything happens.
-func Rows(t *testing.T, d driver.Driver) {
+// Rows checks the table of an opened driver: distinct names, a help text, named
+// arguments, types that have a form on the wire, and refusal of too many and too
+// few arguments before anything happens.
+func Rows(t testing.TB, d driver.Driver) {
 	t.Helper()
 	var names []string
 	for _, e := range d.Exports {
@@ -148,16 +152,102 @@ func Rows(t *testing.T, d driver.Driver) {
 			t.Errorf("row %s stands twice", e.Name())
 		}
 		names = append(names, e.Name())
-		params := e.Params()
-		if e.Kind() != driver.KindCall || len(params) > 0 && params[len(params)-1].Tail {
-			continue
+		if e.Doc() == "" {
+			t.Errorf("%s has no help text", e.Usage())
 		}
-		_, err := e.Call(t.Context(), make([]any, len(params)+1))
-		var bad *driver.ArgError
-		if !errors.As(err, &bad) {
-			t.Errorf("%s with %d arguments = %v; want an ArgError", e.Usage(), len(params)+1, err)
+		if r := e.Result(); r != nil {
+			if _, err := driver.Encode(reflect.Zero(r).Interface()); err != nil {
+				t.Errorf("%s: result: %v", e.Usage(), err)
+			}
+		}
+		params := e.Params()
+		least, tail := 0, false
+		for i, p := range params {
+			if tail = p.Tail; !p.Optional && !p.Tail {
+				least = i + 1
+			}
+			if p.Name == fmt.Sprintf("arg%d", i+1) {
+				t.Errorf("%s: argument %d has no name", e.Usage(), i+1)
+			}
+			for _, v := range []any{nil, 0.0, "", []any{}, map[string]any{}} {
+				err := driver.Decode(reflect.New(p.Type).Interface(), v, true)
+				if bad := (*driver.ArgError)(nil); err != nil && !errors.As(err, &bad) {
+					t.Errorf("%s: %s: %v", e.Usage(), p.Name, err)
+					break
+				}
+			}
+		}
+		if least > 0 {
+			refuses(t, e, least-1)
+		}
+		if !tail {
+			refuses(t, e, len(params)+1)
 		}
 	}
+}
+
+// refuses checks that a row cannot be invoked with n arguments.
+func refuses(t testing.TB, e driver.Export, n int) {
+	t.Helper()
+	var err error
+	switch e.Kind() {
+	case driver.KindCall:
+		_, err = e.Call(t.Context(), make([]any, n))
+	case driver.KindFeed:
+		_, err = e.Feed(t.Context(), make([]any, n))
+	default:
+		return
+	}
+	if bad := (*driver.ArgError)(nil); !errors.As(err, &bad) {
+		t.Errorf("%s with %d arguments = %v; want an ArgError", e.Usage(), n, err)
+	}
+}
+
+// Lifecycle checks what every driver owes from opening to closing: that its rows
+// are sound (see [Rows]), that it can be closed twice and answers ErrUnavailable
+// afterwards, that opening heeds a context that is done, and that nothing is
+// left behind. The driver has to be there.
+func (b Bench) Lifecycle(t *testing.T, config string, spec driver.Spec) {
+	t.Helper()
+	t.Run("open and close", func(t *testing.T) {
+		NoLeaks(t)
+		tree := b.Tree(t, config, spec)
+		d, err := tree.Root.Driver(t.Context())
+		if err != nil {
+			t.Fatalf("Driver(%s) = %v; want it to be there", spec.Type, err)
+		}
+		Rows(t, d)
+		for range 2 {
+			if err := tree.Close(); err != nil {
+				t.Errorf("Close(%s) = %v; want nil", spec.Type, err)
+			}
+		}
+		if _, err := tree.Root.Caller().Call(t.Context(), "any"); !errors.Is(err, driver.ErrUnavailable) {
+			t.Errorf("%s: a call after Close = %v; want ErrUnavailable", spec.Type, err)
+		}
+	})
+	t.Run("open and leave", func(t *testing.T) {
+		NoLeaks(t)
+		tree, problems := b.Plan(t, config, spec)
+		if err := problems.Err(); err != nil {
+			t.Fatalf("Plan(%s) = %v; want no error", spec.Type, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		left := make(chan error, 1)
+		go func() { left <- tree.Open(ctx) }()
+		select {
+		case err := <-left: // nil where opening has nothing to wait for
+			if err != nil && driver.Classify(err) == driver.Internal {
+				t.Errorf("Open(%s) with a context that is done = %v; want nil or its error", spec.Type, err)
+			}
+		case <-time.After(patience):
+			t.Errorf("Open(%s) with a context that is done still waits after %v", spec.Type, patience)
+		}
+		if err := tree.Close(); err != nil {
+			t.Errorf("Close(%s) = %v; want nil", spec.Type, err)
+		}
+	})
 }
 
 // Exchange writes to a stream and reads the same number of bytes back.
