@@ -74,8 +74,10 @@ func Cycle(ctx context.Context, p Interface, wait time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return p.On(ctx)
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return p.On(ctx)
 }

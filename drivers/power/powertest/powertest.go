@@ -6,6 +6,7 @@ package powertest
 import (
 	"errors"
 	"math"
+	"sync"
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/power"
@@ -54,6 +55,29 @@ func Test(t *testing.T, open func(t *testing.T) Supply) {
 		if err := s.Off(t.Context()); err != nil {
 			t.Fatalf("Off() = %v; want nil", err)
 		}
+	})
+	t.Run("overlap", func(t *testing.T) {
+		s, ctx := open(t), t.Context()
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				if err := s.On(ctx); err != nil {
+					t.Errorf("On() beside others = %v; want nil", err)
+				}
+				for _, err := range s.Read(ctx) {
+					if err != nil && s.Measures {
+						t.Errorf("Read() beside others = %v; want a reading", err)
+					}
+					break
+				}
+			})
+		}
+		calls.Wait()
+		check(t, s, true)
+		if err := s.Off(ctx); err != nil {
+			t.Fatalf("Off() = %v; want nil", err)
+		}
+		check(t, s, false)
 	})
 	t.Run("read", func(t *testing.T) {
 		s := open(t)
