@@ -11,6 +11,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
 	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
+	"github.com/jumplead/jumplead/drivers/shell/local"
 )
 
 // Specs lists every driver, one a line.
@@ -21,6 +22,7 @@ func Specs() []driver.Spec {
 		echo.Network,
 		fakepower.Mock,
 		fakepower.SyncMock,
+		local.Shell,
 		pyserial.Spec,
 		tcp.Network,
 		udp.Network,
