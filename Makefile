@@ -7,8 +7,8 @@ SHELL := /bin/bash
 BUILD := .build
 GO_DIRS := cmd drivers exporter hw proto
 
-# Any Go from 1.21 on fetches the version that go.mod asks for, but Debian's and
-# Ubuntu's only when they are told to.
+# Any Go from 1.21 on fetches the version that go.mod asks for, unless it is set
+# up not to.
 export GOTOOLCHAIN ?= auto
 
 # A clone that belongs to another user is none to git, and go would fail over it.
