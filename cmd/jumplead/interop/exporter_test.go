@@ -147,9 +147,12 @@ func environment(more ...string) []string {
 	}
 	return append(env, append([]string{
 		"HOME=" + scratch,
+		"TMPDIR=" + scratch,
 		"XDG_CONFIG_HOME=" + scratch,
 		"XDG_RUNTIME_DIR=" + scratch,
 		"PYTHONDONTWRITEBYTECODE=1",
+		// A program with the race detector sleeps for a second before its end.
+		"GORACE=atexit_sleep_ms=0",
 	}, more...)...)
 }
 

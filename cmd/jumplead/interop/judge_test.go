@@ -168,8 +168,10 @@ func (f flavour) hear(ctx context.Context, python string) (_ *hearing, err error
 		return nil, err
 	}
 	defer func() {
-		cancel() // a judge that was not waited for
-		if werr := cmd.Wait(); werr != nil && cmd.ProcessState != nil && err == nil {
+		if err != nil {
+			cancel() // there is nothing left to judge
+		}
+		if werr := cmd.Wait(); err == nil && werr != nil {
 			err = fmt.Errorf("the judge: %w:\n%s", werr, said.tail())
 		}
 	}()

@@ -209,7 +209,7 @@ func TestStatuses(t *testing.T) {
 		{name: "reference to nothing", file: node("ref: nothing.here"), status: 1, defect: givesUp},
 		{name: "unknown key of a driver", file: node("type: jumpstarter_driver_network.driver.TcpNetwork, config: {host: x, port: 1, colour: blue}"), status: 1, defect: givesUp},
 		{name: "missing key of a driver", file: node("type: jumpstarter_driver_network.driver.TcpNetwork, config: {host: x}"), status: 1, defect: givesUp},
-		{name: "certificate that is none", args: []string{config, good, listener, "{port}", "--tls-cert", "good.yaml", "--tls-key", "good.yaml"}, status: 1, defect: givesUp},
+		{name: "certificate that is none", args: []string{config, good, listener, "{port}", "--tls-cert", "good.yaml", "--tls-key", "good.yaml"}, status: 2, defect: givesUp},
 		{name: "misspelt type", file: node("typ: jumpstarter_driver_power.driver.MockPower"), status: 1, defect: emptyNode},
 		{name: "empty node", file: node(""), status: 1, defect: emptyNode},
 		{name: "type that is a number", file: node("type: 5"), status: 1, defect: emptyNode},
