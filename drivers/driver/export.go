@@ -188,32 +188,35 @@ func arg[A any](in args, i int) (v A, err error) {
 			return v, nil
 		}
 	}
-	switch dst := any(&v).(type) { // the common types need no reflection
-	case *string:
-		if s, ok := src.(string); ok {
-			*dst = s
-			return v, nil
-		}
-	case *float64:
-		if f, ok := src.(float64); ok && f-f == 0 {
-			*dst = f
-			return v, nil
-		}
-	case *int:
-		if f, ok := src.(float64); ok && f > -1<<53 && f < 1<<53 && float64(int(f)) == f {
-			*dst = int(f)
-			return v, nil
-		}
-	case *bool:
-		if b, ok := src.(bool); ok {
-			*dst = b
-			return v, nil
-		}
+	if v, ok := quick[A](src); ok {
+		return v, nil
 	}
 	return reflected[A](src, p.Name, in.lax)
 }
 
-// reflected decodes any type. It stands apart from [arg] because reflection
+// quick decodes the common types without reflection.
+func quick[A any](src any) (v A, ok bool) {
+	switch dst := any(&v).(type) {
+	case *string:
+		*dst, ok = src.(string)
+	case *bool:
+		*dst, ok = src.(bool)
+	case *float64:
+		*dst, ok = src.(float64)
+		ok = ok && *dst-*dst == 0 // neither NaN nor infinite
+	case *int:
+		var f float64
+		if f, ok = src.(float64); ok && f > -1<<53 && f < 1<<53 {
+			*dst = int(f)
+			ok = float64(*dst) == f
+		} else {
+			ok = false
+		}
+	}
+	return v, ok
+}
+
+// reflected decodes any type. It stands apart from [quick] because reflection
 // moves what it fills to the heap.
 func reflected[A any](src any, at string, lax bool) (v A, err error) {
 	err = decode(reflect.ValueOf(&v).Elem(), src, at, lax, 0)
@@ -226,6 +229,10 @@ func tail[A any](in args, i int) ([]A, error) {
 	}
 	out := make([]A, len(in.values)-i)
 	for j, src := range in.values[i:] {
+		var ok bool
+		if out[j], ok = quick[A](src); ok {
+			continue
+		}
 		at := fmt.Sprintf("%s[%d]", in.params[i].Name, j)
 		if err := decode(reflect.ValueOf(&out[j]).Elem(), src, at, in.lax, 0); err != nil {
 			return nil, err

@@ -679,7 +679,7 @@ func TestLeaveDuringOpen(t *testing.T) {
 // However openings and Close meet, what was opened is closed.
 func TestConcurrentClose(t *testing.T) {
 	drivertest.NoLeaks(t)
-	for range 200 {
+	for range 50 {
 		var opened, closed atomic.Int32
 		r := &rig{}
 		spec := driver.Define(driver.Spec{Type: "t.Counter"}, func(ctx context.Context, _ *driver.Env, _ struct{}) (driver.Driver, error) {
