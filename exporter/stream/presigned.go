@@ -1,0 +1,380 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+)
+
+// Presigned is an HTTP request that a client prepared and the exporter makes, so
+// that an image goes straight from its store to the device: GET for what is
+// written to the device, PUT for what is read from it.
+type Presigned struct {
+	Method string // GET or PUT, as they are spelled
+	URL    string // http or https; its percent-encoding is covered by the signature and left alone
+	Header map[string]string
+
+	// Log is told what a user should know though the transfer goes on.
+	Log func(text string)
+}
+
+// Limits of presigned requests.
+const (
+	presignedLimit = 2 * time.Hour    // for the whole transfer, as upstream has it
+	stallLimit     = 60 * time.Second // without a byte, in either direction
+	maxRedirects   = 10
+)
+
+// transport is shared, so that connections are kept between the redirects of a
+// transfer. It asks for no compression: what the store holds is what is
+// written.
+var transport = &http.Transport{
+	Proxy:                 http.ProxyFromEnvironment,
+	DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+	TLSHandshakeTimeout:   30 * time.Second,
+	ResponseHeaderTimeout: 5 * time.Minute, // a store may put an object together first
+	IdleConnTimeout:       30 * time.Second,
+	MaxIdleConns:          4,
+	DisableCompression:    true,
+}
+
+// Check reports what is wrong with the request before anything is sent.
+func (p Presigned) Check() error {
+	if p.Method != http.MethodGet && p.Method != http.MethodPut {
+		return driver.BadArg("handle.method", "%q is none of GET, PUT", clip(p.Method))
+	}
+	if _, err := parse(p.URL); err != nil {
+		return driver.BadArg("handle.url", "%v", err)
+	}
+	for k, v := range p.Header {
+		if strings.ContainsAny(k, "\r\n :") || k == "" || strings.ContainsAny(v, "\r\n") {
+			return driver.BadArg("handle.headers", "%q is no header", clip(k))
+		}
+	}
+	return nil
+}
+
+// parse reads an absolute http or https URL. Its errors do not hold the query,
+// where the signature is.
+func parse(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		var bad *url.Error
+		if errors.As(err, &bad) {
+			err = bad.Err
+		}
+		return nil, fmt.Errorf("%s is no URL: %w", clip(redact(text)), err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("%s is no absolute http or https URL", clip(redact(text)))
+	}
+	return u, nil
+}
+
+// redact leaves out what must not be in a log: the query and the password.
+func redact(text string) string {
+	before, _, has := strings.Cut(text, "?")
+	if u, err := url.Parse(before); err == nil {
+		before = u.Redacted()
+	}
+	if has {
+		before += "?[REDACTED]"
+	}
+	return before
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return strings.ToValidUTF8(s[:200], "") + "..."
+	}
+	return s
+}
+
+// Open makes the request. A GET is answered when Open returns; a PUT sends what
+// is written to it, and its answer is waited for by CloseWrite.
+func (p Presigned) Open(ctx context.Context) (driver.Resource, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, presignedLimit,
+		fmt.Errorf("presigned %s %s: not done after %v: %w", p.Method, redact(p.URL), presignedLimit, context.DeadlineExceeded))
+	if p.Method == http.MethodPut {
+		return p.put(ctx, cancel), nil
+	}
+	r, err := p.get(ctx, cancel)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (p Presigned) errorf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	var bad *url.Error
+	if errors.As(err, &bad) { // its text holds the whole URL
+		err = bad.Err
+	}
+	return fmt.Errorf("presigned %s %s: %w", p.Method, redact(p.URL), err)
+}
+
+// sensitive are the beginnings of header names that are not shown to another
+// origin than the one they were signed for.
+var sensitive = []string{"authorization", "cookie", "proxy-authorization", "x-amz-", "x-ms-", "x-goog-"}
+
+func (p Presigned) get(ctx context.Context, cancel func()) (driver.Resource, error) {
+	at, err := parse(p.URL)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{"Accept-Encoding": {"identity"}}
+	for k, v := range p.Header {
+		header.Set(k, v)
+	}
+	for range maxRedirects + 1 {
+		req := (&http.Request{Method: http.MethodGet, URL: at, Header: header, Host: header.Get("Host")}).WithContext(ctx)
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return nil, p.errorf(ctx, err)
+		}
+		switch resp.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+			http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+			resp.Body.Close()
+			location := resp.Header.Get("Location")
+			if location == "" {
+				return nil, p.errorf(ctx, fmt.Errorf("redirect %d: missing Location header", resp.StatusCode))
+			}
+			// As it stands: a store signs the very bytes of it.
+			next, err := parse(location)
+			if err != nil {
+				return nil, p.errorf(ctx, fmt.Errorf("redirect %d: %w", resp.StatusCode, err))
+			}
+			if origin(next) != origin(at) {
+				header = header.Clone()
+				for k := range header {
+					if hasPrefix(strings.ToLower(k), sensitive) {
+						header.Del(k)
+					}
+				}
+				header.Del("Host")
+			}
+			at = next
+			continue
+		case http.StatusOK:
+			return p.body(ctx, cancel, resp)
+		}
+		resp.Body.Close()
+		return nil, p.errorf(ctx, fmt.Errorf("the server answered %s", resp.Status))
+	}
+	return nil, p.errorf(ctx, fmt.Errorf("Too many redirects (%d)", maxRedirects))
+}
+
+func hasPrefix(s string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// origin is scheme, host and port.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+func (p Presigned) body(ctx context.Context, cancel func(), resp *http.Response) (driver.Resource, error) {
+	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		// The store was asked for the object as it is; this one is kept
+		// compressed, and that is what it holds.
+		p.say("the object is stored with content encoding " + clip(e) + " and is written as stored")
+	}
+	if resp.ContentLength < 0 && !resp.Uncompressed && len(resp.TransferEncoding) == 0 {
+		p.say("the server does not tell the length of " + redact(p.URL) + ": a transfer that is cut short cannot be noticed")
+	}
+	return &getBody{p: p, cause: func() error { return context.Cause(ctx) }, cancel: cancel, body: resp.Body, watch: newWatch(cancel)}, nil
+}
+
+func (p Presigned) say(text string) {
+	if p.Log != nil {
+		p.Log(text)
+	}
+}
+
+var errStalled = fmt.Errorf("no byte came for %v: %w", stallLimit, context.DeadlineExceeded)
+
+// watch ends a transfer that does not move.
+type watch struct {
+	mu      sync.Mutex
+	timer   *time.Timer
+	expired bool
+}
+
+func newWatch(cancel func()) *watch {
+	w := &watch{}
+	w.timer = time.AfterFunc(stallLimit, func() {
+		w.mu.Lock()
+		w.expired = true
+		w.mu.Unlock()
+		cancel()
+	})
+	w.timer.Stop()
+	return w
+}
+
+// during runs f, a Read or Write, under watch.
+func (w *watch) during(f func() (int, error)) (int, error) {
+	w.timer.Reset(stallLimit)
+	n, err := f()
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && w.expired {
+		err = errStalled
+	}
+	return n, err
+}
+
+// getBody is the body of a GET.
+type getBody struct {
+	p      Presigned
+	cause  func() error // why the transfer's context has ended, or nil
+	cancel func()
+	body   io.ReadCloser
+	watch  *watch
+	got    int64
+}
+
+func (b *getBody) Read(buf []byte) (int, error) {
+	n, err := b.watch.during(func() (int, error) { return b.body.Read(buf) })
+	b.got += int64(n)
+	if err != nil && err != io.EOF {
+		if cause := b.cause(); cause != nil && !errors.Is(err, errStalled) {
+			err = cause
+		}
+		err = fmt.Errorf("presigned GET %s: broke off after %d bytes: %w", redact(b.p.URL), b.got, err)
+	}
+	return n, err
+}
+
+func (b *getBody) Write([]byte) (int, error) {
+	return 0, fmt.Errorf("presigned GET: it cannot be written to: %w", errors.ErrUnsupported)
+}
+
+func (b *getBody) CloseWrite() error { return nil }
+
+func (b *getBody) Close() error {
+	b.cancel()
+	return b.body.Close()
+}
+
+// put sends what is written. The length is not known before, so it travels in
+// chunks.
+func (p Presigned) put(ctx context.Context, cancel func()) driver.Resource {
+	r, w := io.Pipe()
+	b := &putBody{p: p, cancel: cancel, w: w, watch: newWatch(cancel), done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		b.err = p.send(ctx, r)
+		// A Write that is under way must end, and a later one fail.
+		r.CloseWithError(fmt.Errorf("the server has ended it: %w", errOr(b.err, io.ErrClosedPipe)))
+	}()
+	return b
+}
+
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
+	at, err := parse(p.URL)
+	if err != nil {
+		return err
+	}
+	header := http.Header{}
+	for k, v := range p.Header {
+		header.Set(k, v)
+	}
+	req := (&http.Request{Method: http.MethodPut, URL: at, Header: header, Host: header.Get("Host"),
+		Body: body, ContentLength: -1}).WithContext(ctx)
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return p.errorf(ctx, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return p.errorf(ctx, fmt.Errorf("the server answered %s", resp.Status))
+	}
+	return nil
+}
+
+// putBody is the body of a PUT.
+type putBody struct {
+	p      Presigned
+	cancel func()
+	w      *io.PipeWriter
+	watch  *watch
+	sent   int64
+	ended  bool
+	done   chan struct{}
+	err    error // of the request; read after done
+}
+
+func (b *putBody) Read([]byte) (int, error) {
+	return 0, fmt.Errorf("presigned PUT: it cannot be read from: %w", errors.ErrUnsupported)
+}
+
+func (b *putBody) Write(buf []byte) (int, error) {
+	if b.ended {
+		return 0, fmt.Errorf("presigned PUT: write after its end: %w", io.ErrClosedPipe)
+	}
+	n, err := b.watch.during(func() (int, error) { return b.w.Write(buf) })
+	b.sent += int64(n)
+	if err != nil {
+		err = fmt.Errorf("presigned PUT %s: broke off after %d bytes: %w", redact(b.p.URL), b.sent, err)
+	}
+	return n, err
+}
+
+// CloseWrite ends the body and waits for the server's answer: only it says that
+// the object is there.
+func (b *putBody) CloseWrite() error {
+	if !b.ended {
+		b.ended = true
+		b.w.Close()
+	}
+	<-b.done // the request heeds its context
+	return b.err
+}
+
+// Close gives up on a body that was not ended: the server sees a request that
+// broke off, and stores nothing.
+func (b *putBody) Close() error {
+	if !b.ended {
+		b.ended = true
+		b.cancel() // before the pipe: a clean end would make it a whole object
+		b.w.CloseWithError(context.Canceled)
+	}
+	b.cancel()
+	<-b.done
+	return nil
+}
