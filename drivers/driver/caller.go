@@ -147,7 +147,9 @@ func (l local) Stream(ctx context.Context, method string) (io.ReadWriteCloser, e
 }
 
 // typeName is how help and schemas spell a type.
-func typeName(t reflect.Type) string {
+func typeName(t reflect.Type) string { return spell(t, 0) }
+
+func spell(t reflect.Type, depth int) string {
 	switch t {
 	case nil:
 		return "null"
@@ -158,16 +160,20 @@ func typeName(t reflect.Type) string {
 	case handleType:
 		return "stream"
 	}
-	if t.Kind() != reflect.Pointer && t.Implements(textType) {
+	k := t.Kind()
+	if k != reflect.Pointer && t.Implements(textType) {
 		return "text"
 	}
-	switch t.Kind() {
+	if depth > 4 { // a type may contain itself
+		return "any"
+	}
+	switch k {
 	case reflect.Pointer:
-		return typeName(t.Elem()) + " or null"
+		return spell(t.Elem(), depth+1) + " or null"
 	case reflect.Slice, reflect.Array:
-		return "list of " + typeName(t.Elem())
+		return "list of " + spell(t.Elem(), depth+1)
 	case reflect.Map:
-		return "map of " + typeName(t.Elem())
+		return "map of " + spell(t.Elem(), depth+1)
 	case reflect.Struct:
 		return "mapping"
 	case reflect.Interface:

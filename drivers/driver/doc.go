@@ -45,6 +45,13 @@
 // Arguments and results are JSON-shaped Go values: nil, bool, float64, string,
 // []any and map[string]any. Numbers are doubles, as they are on the wire, so an
 // int argument arrives as 3.0. [Encode] and [Decode] translate between them and
-// Go types; durations are seconds, bytes travel only as [Base64], and numbers
-// that JSON cannot hold (NaN, infinities) become nil.
+// Go types; durations are seconds, bytes travel only as [Base64], what knows its
+// own text (times, addresses, UUIDs) travels as that, and numbers that JSON
+// cannot hold (NaN, infinities) become nil.
+//
+// # The end
+//
+// [Tree.Close] closes what is open and ends what is being opened: from then on
+// every node answers [ErrUnavailable]. It does not wait for calls that are under
+// way; a backend ends them in its Close.
 package driver

@@ -831,6 +831,33 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
+func TestKeyTypes(t *testing.T) {
+	type all struct {
+		A time.Duration
+		B *string
+		C []float64
+		D [2]bool
+		E map[string][]int
+		F struct{}
+		G any
+		H driver.Base64
+		I uuid.UUID
+		J *time.Time
+		K uint8
+		L nodes
+	}
+	spec := driver.Define(driver.Spec{}, func(context.Context, *driver.Env, all) (driver.Driver, error) { return driver.Driver{}, nil })
+	var got []string
+	for _, k := range spec.Keys() {
+		got = append(got, k.Name+" "+k.Type)
+	}
+	want := "a seconds; b text or null; c list of number; d list of true or false; e map of list of integer; f mapping; g any; " +
+		"h base64; i text; j text or null; k integer; l list of list of list of list of list of any"
+	if got := strings.Join(got, "; "); got != want {
+		t.Errorf("Keys() = %s; want %s", got, want)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	want := []driver.Key{
 		{Name: "line", Type: "text", Doc: "what it claims"},
