@@ -78,10 +78,11 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 			<-r.ended
 		}()
 		err = r.follow(ctx, s.closing, func(o shell.Output) bool { return yield(o, nil) })
-		if err != nil {
+		if err == nil {
+			close(r.taken)
+		} else {
 			cancel()
 		}
-		close(r.taken)
 		<-r.ended
 		code := 0
 		if err == nil {
