@@ -31,18 +31,20 @@ import (
 type Capability string
 
 const (
-	PTY    Capability = "pty"    // the kernel's pseudo-terminals
-	Python Capability = "python" // the stock Python packages in a virtual environment; see NeedFunc
-	UART   Capability = "uart"   // a real serial port that a test may play with; see UARTPath
+	Packers Capability = "packers" // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
+	PTY     Capability = "pty"     // the kernel's pseudo-terminals
+	Python  Capability = "python"  // the stock Python packages in a virtual environment; see NeedFunc
+	UART    Capability = "uart"    // a real serial port that a test may play with; see UARTPath
 )
 
 // probes says of each capability how to find out whether it is there. A nil probe belongs to the tests: they alone can
 // look, and call NeedFunc. A capability that is missing from this list cannot be needed or promised, so that a misspelt
 // promise is noticed.
 var probes = map[Capability]func() error{
-	PTY:    probePTY,
-	Python: nil,
-	UART:   probeUART,
+	Packers: nil,
+	PTY:     probePTY,
+	Python:  nil,
+	UART:    probeUART,
 }
 
 // promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
