@@ -61,8 +61,8 @@ const suitesHeader = `# What becomes of each test that ships in the wheels of th
 // unseen.
 func TestSuites(t *testing.T) {
 	env := needPython(t)
+	// One after the other: some of the tests use fixed ports.
 	forBoth(t, func(t *testing.T, f flavour) {
-		t.Parallel()
 		got, report := f.runSuites(t, env.Bin("python"))
 		if *update {
 			writeGolden(t, got)

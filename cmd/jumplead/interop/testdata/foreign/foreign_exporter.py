@@ -129,7 +129,7 @@ class Exporter:
     def wait(self):
         """Wait for the end, which must be orderly."""
         try:
-            status = self.process.wait(15)
+            status = self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"the exporter does not stop:\n{self.text()}") from None
@@ -178,9 +178,11 @@ class Pool:
                     old.wait()
 
     def close(self):
-        left = [*self.stopping, *self.running.values()]
-        for one in left:
+        # Once is enough: a second signal may meet an interpreter that is
+        # already without its handlers.
+        for one in self.running.values():
             one.ask_to_stop()
+        left = [*self.stopping, *self.running.values()]
         try:
             for one in left:
                 one.wait()
@@ -346,7 +348,10 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_unconfigure():
-    POOL.close()
+    try:
+        POOL.close()
+    except AssertionError as e:
+        RESULTS["the end of the exporters"] = ("fail", str(e))
     with open(OUTCOMES, "w", encoding="utf-8") as f:
         for test, (outcome, why) in RESULTS.items():
-            f.write(json.dumps({"test": TESTS[test], "outcome": outcome, "why": why}) + "\n")
+            f.write(json.dumps({"test": TESTS.get(test, test), "outcome": outcome, "why": why}) + "\n")
