@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/stream"
 )
 
 // Offers are the byte streams that clients hold open for a coming call. A call
@@ -61,36 +62,64 @@ func (o *Offers) Close() {
 	}
 }
 
-// OpenHandle takes the stream that a handle names.
-func (o *Offers) OpenHandle(_ context.Context, node uuid.UUID, h driver.Handle) (driver.Resource, error) {
+// OpenHandle takes the stream that a handle names. It ends with the context.
+func (o *Offers) OpenHandle(ctx context.Context, node uuid.UUID, h driver.Handle) (driver.Resource, error) {
 	m, ok := h.Raw().(map[string]any)
 	if !ok {
 		return nil, driver.BadArg("handle", "wants a resource handle, a mapping with a kind")
 	}
 	switch kind, _ := m["kind"].(string); kind {
 	case "client_stream":
-		text, _ := m["uuid"].(string)
-		id, err := uuid.Parse(text)
+		s, err := o.take(node, m)
 		if err != nil {
-			return nil, driver.BadArg("handle.uuid", "%q: %v", clip(text), err)
+			return nil, err
 		}
-		if enc := m["x_jmp_content_encoding"]; enc != nil {
-			return nil, fmt.Errorf("handle: content encoding %v was not agreed on: %w", enc, errors.ErrUnsupported)
-		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		x := o.open[id]
-		if x == nil {
-			return nil, fmt.Errorf("handle: no open stream has the uuid %s: it may be used up, or its client gone", id)
-		}
-		if x.node != node {
-			return nil, fmt.Errorf("handle: the stream %s was opened on another driver", id)
-		}
-		delete(o.open, id)
-		return x.stream, nil
+		return &bound{s, context.AfterFunc(ctx, func() { s.Close() })}, nil
 	case "presigned_request":
-		return nil, fmt.Errorf("handle: presigned requests: %w", errors.ErrUnsupported)
+		var r struct {
+			Method  string            `json:"method"`
+			URL     string            `json:"url"`
+			Headers map[string]string `json:"headers,omitempty"`
+		}
+		if err := driver.Decode(&r, m, false); err != nil {
+			return nil, fmt.Errorf("handle: %w", err)
+		}
+		return stream.Presigned{Method: r.Method, URL: r.URL, Header: r.Headers}.Open(ctx)
 	default:
 		return nil, driver.BadArg("handle.kind", "%q is none of client_stream, presigned_request", clip(kind))
 	}
+}
+
+// take finds the client's stream of a handle, once.
+func (o *Offers) take(node uuid.UUID, m map[string]any) (driver.Resource, error) {
+	text, _ := m["uuid"].(string)
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return nil, driver.BadArg("handle.uuid", "%q: %v", clip(text), err)
+	}
+	if enc := m["x_jmp_content_encoding"]; enc != nil {
+		return nil, fmt.Errorf("handle: content encoding %v was not agreed on: %w", enc, errors.ErrUnsupported)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x := o.open[id]
+	if x == nil {
+		return nil, fmt.Errorf("handle: no open stream has the uuid %s: it may be used up, or its client gone", id)
+	}
+	if x.node != node {
+		return nil, fmt.Errorf("handle: the stream %s was opened on another driver", id)
+	}
+	delete(o.open, id)
+	return x.stream, nil
+}
+
+// bound is a stream that ends with the call that took it.
+type bound struct {
+	driver.Resource
+	stop func() bool
+}
+
+func (b *bound) Close() error {
+	b.stop()
+	return b.Resource.Close()
 }

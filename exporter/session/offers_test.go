@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/driver/drivertest"
 )
 
 type offered struct {
@@ -38,7 +40,7 @@ func TestOffers(t *testing.T) {
 	}
 	// in any spelling, and once
 	got, err := o.OpenHandle(t.Context(), node, handle("client_stream", "{"+strings.ToUpper(id.String())+"}"))
-	if err != nil || got != s {
+	if b, ok := got.(*bound); err != nil || !ok || b.Resource != s {
 		t.Errorf("OpenHandle() = %v, %v; want the stream", got, err)
 	}
 	if _, err := o.OpenHandle(t.Context(), node, handle("client_stream", id.String())); err == nil || driver.Classify(err) != driver.Internal {
@@ -95,6 +97,9 @@ func TestOpenHandleErrors(t *testing.T) {
 		{"no uuid", map[string]any{"kind": "client_stream"}, driver.Invalid},
 		{"uuid of another type", map[string]any{"kind": "client_stream", "uuid": 5.0}, driver.Invalid},
 		{"no uuid at all", map[string]any{"kind": "client_stream", "uuid": strings.Repeat("x", 1000)}, driver.Invalid},
+		{"another method", map[string]any{"kind": "presigned_request", "method": "POST", "url": "http://127.0.0.1/", "headers": map[string]any{}}, driver.Invalid},
+		{"no url", map[string]any{"kind": "presigned_request", "method": "GET", "headers": map[string]any{}}, driver.Invalid},
+		{"headers of another type", map[string]any{"kind": "presigned_request", "method": "GET", "url": "http://127.0.0.1/", "headers": []any{}}, driver.Invalid},
 		{"unknown", map[string]any{"kind": "client_stream", "uuid": uuid.NewString()}, driver.Internal},
 	}
 	for _, test := range tests {
@@ -131,4 +136,17 @@ func TestOpenHandleOnce(t *testing.T) {
 	if n := got.Load(); n != 1 {
 		t.Errorf("%d callers got the stream; want 1", n)
 	}
+}
+
+// A call that ends without closing what it took must not keep the client.
+func TestOpenHandleContext(t *testing.T) {
+	o := NewOffers()
+	node, s := uuid.New(), new(offered)
+	id, _ := o.Add(node, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := o.OpenHandle(ctx, node, handle("client_stream", id.String())); err != nil {
+		t.Fatalf("OpenHandle() = %v; want nil", err)
+	}
+	cancel()
+	drivertest.Until(t, "the stream is closed", func() bool { return s.closed.Load() == 1 })
 }
