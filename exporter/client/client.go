@@ -54,7 +54,7 @@ type Client struct {
 	byPath map[string]*Node
 }
 
-// Node is one driver of the exporter. It is a [driver.Caller].
+// Node is one driver of the exporter. It is a [driver.Offerer].
 type Node struct {
 	Name        string // "" at the root
 	Path        string // names from the root, joined by dots
@@ -68,7 +68,7 @@ type Node struct {
 	c *Client
 }
 
-var _ driver.Caller = (*Node)(nil)
+var _ driver.Offerer = (*Node)(nil)
 
 // Dial connects to an exporter and reads its tree. The target is HOST:PORT, or
 // unix:PATH, or a path to a Unix socket. The context bounds the dialling.
@@ -260,8 +260,9 @@ func (n *Node) Stream(ctx context.Context, method string) (io.ReadWriteCloser, e
 
 // Offer opens a resource stream on the node, for a method that takes a handle.
 // What the driver is to read is written to the stream, and ended with
-// CloseWrite; what the driver writes is read from it.
-func (n *Node) Offer(ctx context.Context) (*stream.Stream, driver.Handle, error) {
+// CloseWrite; what the driver writes is read from it. [driver.Upload] and
+// [driver.Download] do all of that.
+func (n *Node) Offer(ctx context.Context) (driver.Resource, driver.Handle, error) {
 	s, md, err := n.open(ctx, map[string]any{"kind": "resource", "uuid": n.UUID, "x_jmp_content_encoding": nil})
 	if err != nil {
 		return nil, driver.Handle{}, err

@@ -25,7 +25,7 @@ import (
 // Bench is what a driver under test stands on. The zero Bench has no hardware.
 type Bench struct {
 	Host      hw.Host
-	Resources driver.Opener
+	Resources driver.Opener // with [*Offers], the callers that are opened are Offerers
 	Log       *Log          // nil: records are dropped
 	Specs     []driver.Spec // of children
 	Children  []driver.Decl
@@ -41,7 +41,11 @@ func Open(t testing.TB, config string, spec driver.Spec) driver.Caller {
 // Open is [Open] on a bench.
 func (b Bench) Open(t testing.TB, config string, spec driver.Spec) driver.Caller {
 	t.Helper()
-	return b.Tree(t, config, spec).Root.Caller()
+	c := b.Tree(t, config, spec).Root.Caller()
+	if o, ok := b.Resources.(*Offers); ok {
+		return o.Over(c)
+	}
+	return c
 }
 
 // Tree opens one driver as the root of a tree.
