@@ -409,6 +409,14 @@ type PacketStream interface {
 	PacketStream()
 }
 
+// PacketReader is a [PacketStream] whose packets may be large: who carries them
+// on asks for one at a time, in memory that is then the caller's, instead of
+// keeping a buffer for the largest. Read and ReadPacket are not mixed.
+type PacketReader interface {
+	PacketStream
+	ReadPacket() ([]byte, error)
+}
+
 func args2[A, B any](in args) (a A, b B, err error) {
 	if a, err = arg[A](in, 0); err == nil {
 		b, err = arg[B](in, 1)

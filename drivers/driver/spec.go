@@ -35,7 +35,8 @@ type Spec struct {
 	Contract Contract
 	Doc      string // one line
 	Role     Role
-	Lenient  bool // unknown config keys are ignored, with a warning, as upstream ignores them
+	Lenient  bool     // unknown config keys are ignored, with a warning, as upstream ignores them
+	Children []string // names of the children that a node must have, each of its own or a ref
 
 	config reflect.Type
 	open   func(context.Context, *Env, any) (Driver, error)

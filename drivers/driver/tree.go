@@ -205,6 +205,14 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		seen[c.Name] = true
 		n.Children = append(n.Children, p.plan(c, n, depth+1))
 	}
+	if n.Spec != nil {
+		for _, name := range n.Spec.Children {
+			if !seen[name] {
+				p.err(d.Pos, "%s: child %q is missing: %s needs it, as a driver of its own or as a ref%s", n.where(), name, n.Spec.Type,
+					Hint(name, slices.Sorted(maps.Keys(seen))))
+			}
+		}
+	}
 	return n
 }
 

@@ -184,6 +184,7 @@ func (r *rig) specs() []driver.Spec {
 			func(context.Context, *driver.Env, proxyConfig) (driver.Driver, error) {
 				return driver.Driver{}, errors.New("opened a proxy")
 			}),
+		{Type: "t.Client", Children: []string{"tcp", "power"}, Contract: driver.Contract{Client: "c.Client", Kind: "thing"}},
 	}
 }
 
@@ -257,6 +258,14 @@ func TestPlanProblems(t *testing.T) {
 			`f:1:47: a: uuid: "7" is no node's UUID`,
 			"f:1:53: warning: a: uuid: 7 is read as text; quote it"}},
 		{"labels", "a: {type: t.Device, config: {labels: [x]}}", []string{"f:1:38: a: labels: wants a mapping, got a list"}},
+
+		{"children", "a: {type: t.Client, children: {power: {type: t.Device}, tcp: {ref: b}, more: {ref: b}}}\nb: {type: t.Device}", nil},
+		{"a child of another name", "a: {type: t.Client, children: {power: {type: t.Device}, tpc: {ref: b}}}\nb: {type: t.Device}",
+			[]string{`f:1:4: a: child "tcp" is missing: t.Client needs it, as a driver of its own or as a ref; did you mean "tpc"?`}},
+		{"no children", "a: {type: t.Client}", []string{
+			`f:1:4: a: child "tcp" is missing: t.Client needs it, as a driver of its own or as a ref`,
+			`f:1:4: a: child "power" is missing: t.Client needs it, as a driver of its own or as a ref`}},
+		{"a child that is wrong itself", "a: {type: t.Client, children: {power: {type: t.Device}, tcp: {type: x}}}", []string{`f:1:69: a.tcp: no driver of type "x"`}},
 
 		{"claims", "a: {type: t.Device, config: {line: 3a}}\nb: {children: {c: {type: t.Device, config: {line: 3a}}}}\nd: {type: t.Device, config: {line: 4a}}",
 			[]string{"f:2:19: warning: a and b.c both use line 3a: only one can have it at a time"}},
