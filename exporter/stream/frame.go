@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/jumplead/jumplead/drivers/driver"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec for all other messages
@@ -162,6 +163,10 @@ type pump struct {
 
 // next reads once. The frame may hold data also when there is an error.
 func (p *pump) next() (*Frame, error) {
+	if r, ok := p.r.(driver.PacketReader); ok {
+		packet, err := r.ReadPacket()
+		return NewFrame(pb.FrameType_FRAME_TYPE_DATA, packet), err
+	}
 	if p.buf == nil {
 		p.buf = buffers.Get(p.size)
 	}

@@ -165,6 +165,20 @@ func (p *packets) Write(b []byte) (int, error) {
 	}
 }
 
+// wholePackets hands them out whole, whatever their size.
+type wholePackets struct{ *packets }
+
+func (p wholePackets) ReadPacket() ([]byte, error) {
+	b := make([]byte, 4<<20)
+	n, err := p.packets.Read(b)
+	return b[:n], err
+}
+
+// large is more than any buffer of the pump holds.
+var large = strings.Repeat("x", 3<<20)
+
+func (wholePackets) Read([]byte) (int, error) { panic("Read was called, and there is ReadPacket") }
+
 func (p *packets) CloseWrite() error { p.half(); return nil }
 func (p *packets) Close() error      { p.closed(); return nil }
 
@@ -235,6 +249,8 @@ func TestServeHalfCloses(t *testing.T) {
 		{"others", []message{{ping, ""}, {rst, "r"}, {99, "x"}, {data, ""}, {data, "a"}, {ping, "p"}}, newEcho(), []message{{data, "a"}, {goaway, ""}}},
 		{"packets", []message{{data, "a"}, {data, ""}, {ping, ""}, {data, "bb"}, {data, ""}}, newPackets(),
 			[]message{{data, "a"}, {data, ""}, {data, "bb"}, {data, ""}, {goaway, ""}}},
+		{"large packets", []message{{data, "a"}, {data, ""}, {data, large}, {data, ""}}, wholePackets{newPackets()},
+			[]message{{data, "a"}, {data, ""}, {data, large}, {data, ""}, {goaway, ""}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
