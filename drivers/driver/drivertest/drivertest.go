@@ -119,6 +119,12 @@ var pathRE = regexp.MustCompile(`^[a-z_]\w*(\.[A-Za-z_]\w*)+$`)
 // The config is a YAML text with which the driver can be planned.
 func Spec(t testing.TB, spec driver.Spec, config string) {
 	t.Helper()
+	Bench{}.Spec(t, spec, config)
+}
+
+// Spec is [Spec] on a bench, for drivers that need children.
+func (b Bench) Spec(t testing.TB, spec driver.Spec, config string) {
+	t.Helper()
 	if !pathRE.MatchString(spec.Type) {
 		t.Errorf("Type = %q; want a dotted path", spec.Type)
 	}
@@ -133,7 +139,7 @@ func Spec(t testing.TB, spec driver.Spec, config string) {
 			t.Errorf("%s: key %s has no doc", spec.Type, k.Name)
 		}
 	}
-	tree, problems := Bench{}.Plan(t, config, spec)
+	tree, problems := b.Plan(t, config, spec)
 	if err := problems.Err(); err != nil {
 		t.Fatalf("Plan(%s) = %v; want no error", spec.Type, err)
 	}
