@@ -30,10 +30,14 @@ type keeper struct {
 	// hit sends a signal to all processes and returns how many there are. Signal
 	// 0 only counts.
 	hit func(syscall.Signal) int
+
+	// strike sends a signal to as many as can be reached at once.
+	strike func(syscall.Signal)
 }
 
 // keep returns when the call is through, or the script had to be ended: then the
-// error says why, and no process is left that can be ended.
+// error says why, and no process is left that can be ended, except at the end of
+// the session, which sees to them all.
 func (k keeper) keep(ctx context.Context) (cause error) {
 	t := time.NewTimer(k.timeout)
 	defer t.Stop()
@@ -54,11 +58,12 @@ func (k keeper) keep(ctx context.Context) (cause error) {
 	}
 	if cause != errOver {
 		k.hit(syscall.SIGTERM)
-		if await(termGrace, k.closing, func() bool { return k.hit(0) == 0 }) {
+		if await(termGrace, k.closing, func() bool { return k.hit(0) == 0 }) ||
+			await(killGrace, k.closing, func() bool { return k.hit(syscall.SIGKILL) == 0 }) {
 			return cause
 		}
 	}
-	await(killGrace, nil, func() bool { return k.hit(syscall.SIGKILL) == 0 })
+	k.strike(syscall.SIGKILL)
 	return cause
 }
 

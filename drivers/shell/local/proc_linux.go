@@ -14,13 +14,18 @@ type mark struct {
 	tag     string // NAME=VALUE, or NAME= for any value, in the environment
 }
 
-// hit sends a signal to all processes that bear the mark, and returns how many
-// there are. Signal 0 only counts.
-func (m mark) hit(sig syscall.Signal) (n int) {
+// strike sends a signal to the processes that are still in the group that the
+// script began in, all at once: no fork can dodge it.
+func (m mark) strike(sig syscall.Signal) {
 	if m.session > 0 {
-		// The one blow that no fork can dodge. The rest may take another round.
 		_ = syscall.Kill(-m.session, sig)
 	}
+}
+
+// hit sends a signal to all processes that bear the mark, and returns how many
+// there are. Signal 0 only counts. What is being forked may need another hit.
+func (m mark) hit(sig syscall.Signal) (n int) {
+	m.strike(sig)
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return 0
@@ -29,13 +34,15 @@ func (m mark) hit(sig syscall.Signal) (n int) {
 	names, _ := dir.Readdirnames(-1)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
+		if err != nil || !m.on(name) {
+			continue
+		}
+		p, err := os.FindProcess(pid)
 		if err != nil {
 			continue
 		}
-		p, err := os.FindProcess(pid) // a handle: what was looked at is what is hit, whoever gets the number next
-		if err != nil {
-			continue
-		}
+		// Looked at again now that there is a handle: whoever gets the number
+		// next is not hit.
 		if m.on(name) && !errors.Is(p.Signal(sig), os.ErrProcessDone) {
 			n++
 		}
@@ -55,7 +62,10 @@ func (m mark) on(pid string) bool {
 	if len(fields) < 4 || bytes.ContainsAny(fields[0], "ZXx") { // dead, and perhaps not waited for
 		return false
 	}
-	if session, err := strconv.Atoi(string(fields[3])); err == nil && session == m.session && session > 0 {
+	switch session, err := strconv.Atoi(string(fields[3])); {
+	case err != nil || session == 0: // the kernel's own
+		return false
+	case session == m.session:
 		return true
 	}
 	env, err := os.ReadFile("/proc/" + pid + "/environ") // as it was when the program started

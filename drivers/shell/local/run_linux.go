@@ -73,7 +73,8 @@ func (s *scripts) start(ctx context.Context, cmd *exec.Cmd, timeout time.Duratio
 	}
 	s.running.Go(func() {
 		defer close(r.ended)
-		r.cause = keeper{timeout, r.exited, r.taken, s.closing, mark{cmd.Process.Pid, tag}.hit}.keep(ctx)
+		m := mark{cmd.Process.Pid, tag}
+		r.cause = keeper{timeout, r.exited, r.taken, s.closing, m.hit, m.strike}.keep(ctx)
 		close(r.settle)
 		select {
 		case <-r.waited:
@@ -176,7 +177,13 @@ func (r *run) follow(ctx context.Context, closing <-chan struct{}, yield func(sh
 			return errOver
 		}
 	}
-	return nil
+	// From then on, readers may have dropped something.
+	select {
+	case <-closing:
+		return errOver
+	default:
+		return ctx.Err()
+	}
 }
 
 // read passes on what a pipe yields, until its end, or until it was asked with a

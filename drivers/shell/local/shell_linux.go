@@ -24,9 +24,9 @@ import (
 	"github.com/jumplead/jumplead/drivers/shell"
 )
 
-// closeLimit is how long Close waits for processes that were killed: the
-// exporter's end has a fifth of a second for everything.
-const closeLimit = 60 * time.Millisecond
+// closeLimit is how long Close waits for calls to end, and then for processes
+// that were killed: the exporter's end has a fifth of a second for everything.
+const closeLimit = 50 * time.Millisecond
 
 // scripts is the backend.
 type scripts struct {
@@ -163,40 +163,34 @@ func identifier(s string) bool {
 	return s != ""
 }
 
-// Close ends all processes that the scripts have left.
+// Close ends all processes that the scripts have left. Those of calls in
+// progress end with them.
 func (s *scripts) Close() error {
 	s.mu.Lock()
-	if s.over {
-		s.mu.Unlock()
-		return nil
-	}
-	s.over = true
-	close(s.closing)
 	calls := s.calls
-	s.mu.Unlock()
-	if calls == 0 {
-		return nil
+	if !s.over {
+		s.over = true
+		close(s.closing)
 	}
-	var left int
-	all := mark{tag: s.name + "="}
-	await(closeLimit, nil, func() bool { left = all.hit(syscall.SIGKILL); return left == 0 })
-	s.mu.Lock()
 	for f := range s.pipes {
 		f.Close()
 	}
 	s.mu.Unlock()
-	if left > 0 {
-		return fmt.Errorf("%d processes of scripts did not end within %v of being killed", left, closeLimit)
+	if calls == 0 {
+		return nil
 	}
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
 		close(ended)
 	}()
-	select {
+	select { // now nothing can be started any more
 	case <-ended:
-		return nil
 	case <-time.After(closeLimit):
-		return fmt.Errorf("calls did not end within %v", closeLimit)
 	}
+	left, all := 0, mark{tag: s.name + "="}
+	if !await(closeLimit, nil, func() bool { left = all.hit(syscall.SIGKILL); return left == 0 }) {
+		return fmt.Errorf("%d processes of scripts have not ended %v after they were killed", left, closeLimit)
+	}
+	return nil
 }
