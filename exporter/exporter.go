@@ -133,7 +133,7 @@ func Run(ctx context.Context, o Options) error {
 // is left to the end of the process.
 func open(ctx context.Context, tree *driver.Tree) error {
 	opened := make(chan error, 1)
-	go func() { opened <- tree.Open(ctx) }()
+	go func() { opened <- guard(func() error { return tree.Open(ctx) }) }()
 	select {
 	case err := <-opened:
 		return err
@@ -172,14 +172,7 @@ func stop(srv *grpc.Server, conns *connections) {
 // the end of the process.
 func closeWithin(d time.Duration, s *session.Session, log *slog.Logger) {
 	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if v := recover(); v != nil {
-				done <- fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-			}
-		}()
-		done <- s.Close(context.Background())
-	}()
+	go func() { done <- guard(func() error { return s.Close(context.Background()) }) }()
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -190,4 +183,15 @@ func closeWithin(d time.Duration, s *session.Session, log *slog.Logger) {
 	case <-t.C:
 		log.Error("some drivers did not close in time; leaving them to the end of the process")
 	}
+}
+
+// guard turns a driver's panic into an error, so that the other drivers can
+// still be closed.
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return f()
 }

@@ -298,6 +298,8 @@ func TestRunBadPlan(t *testing.T) {
 	}
 }
 
+var errPanic = errors.New("panic: oops")
+
 func TestRunOpenFails(t *testing.T) {
 	drivertest.NoLeaks(t)
 	broken := errors.New("broken")
@@ -307,20 +309,24 @@ func TestRunOpenFails(t *testing.T) {
 		want error // of Run; nil: it serves
 	}{
 		{"fails", broken, broken},
+		{"panics", errPanic, errPanic},
 		{"absent", driver.ErrUnavailable, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHarness(t)
 			h.opening = func(path string) error {
+				if path == "b" && test.err == errPanic {
+					panic(errPanic)
+				}
 				if path == "b" {
 					return test.err
 				}
 				return nil
 			}
 			if test.want != nil {
-				if err := exporter.Run(t.Context(), h.options()); !errors.Is(err, test.want) || !strings.Contains(err.Error(), "b:") {
-					t.Errorf("Run() = %v; want %v of b", err, test.want)
+				if err := exporter.Run(t.Context(), h.options()); err == nil || !strings.Contains(err.Error(), test.want.Error()) {
+					t.Errorf("Run() = %v; want %v", err, test.want)
 				}
 				if want := []string{"open a", "open b", "close a"}; !slices.Equal(h.history(), want) {
 					t.Errorf("happened: %v; want %v", h.history(), want)

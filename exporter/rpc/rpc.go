@@ -366,6 +366,7 @@ const RefusedKey = "x-jumplead-refused"
 // is UNKNOWN, as upstream's exporter answers, unless the kind says more: no such
 // method, an absent device.
 func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, method string) (err error) {
+	defer s.recovered(method, &err, "driver", n.Path)
 	ctx := rpc.Context()
 	conn, err := s.dial(ctx, n, method)
 	if err != nil {

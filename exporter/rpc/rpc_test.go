@@ -307,6 +307,7 @@ func TestLogStreamReconnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.Logs.Append(session.Record{Message: "\xff"})
 	b.Logs.Append(session.Record{Message: "one"})
 	follow(t, s, "one")
 	cancel()

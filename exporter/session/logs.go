@@ -47,8 +47,16 @@ func NewLogs() *Logs {
 	return &Logs{ring: make([]Record, 0, 16), readers: map[*LogReader]struct{}{}}
 }
 
+// maxMessage is how long a record's text may be, in bytes: clients take no
+// messages above 4 MiB, and all records together are to stay below some MiB.
+const maxMessage = 16 << 10
+
 // Append adds a record. It never waits.
 func (l *Logs) Append(r Record) {
+	if len(r.Message) > maxMessage {
+		r.Message = fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(r.Message[:maxMessage], ""), len(r.Message))
+	}
+	r.Message = strings.ToValidUTF8(r.Message, "\uFFFD") // what a device said may be anything
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.ring) < LogHistory {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
@@ -127,6 +128,22 @@ func TestLogsSlowConsumer(t *testing.T) {
 	wantNone(t, slow)
 }
 
+// A record that cannot be sent would end every client's log for good.
+func TestLogsCanBeSent(t *testing.T) {
+	l := NewLogs()
+	c := l.Follow()
+	defer c.Close()
+	l.Append(Record{Message: "caf\xe9"})
+	l.Append(Record{Message: strings.Repeat("ä", 5<<20)})
+	got := read(t, c, 2)
+	if got[0] != "caf\uFFFD" {
+		t.Errorf("a record that is not UTF-8 = %q; want the replacement character in it", got[0])
+	}
+	if n := len(got[1]); n > maxMessage+100 || !strings.HasSuffix(got[1], "ä... (10485760 bytes)") || !utf8.ValidString(got[1]) {
+		t.Errorf("a long record = %d bytes, ending in %q; want about %d, and how long it was", n, got[1][n-30:], maxMessage)
+	}
+}
+
 func TestLogsNextWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLogs()
@@ -146,28 +163,33 @@ func TestLogsNextWaits(t *testing.T) {
 }
 
 func TestLogsConcurrent(t *testing.T) {
+	const writers, each = 4, 200
 	l := NewLogs()
+	readers := make([]*LogReader, 4)
+	for i := range readers {
+		readers[i] = l.Follow()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	var all sync.WaitGroup
-	for range 4 {
-		c := l.Follow()
+	for _, c := range readers {
 		all.Go(func() {
 			defer c.Close()
-			last := -1
-			for last < 4*200-1 { // numbers are those of the order of arrival
-				r, err := c.Next(t.Context())
+			for seen := 0; seen < writers*each; seen++ {
+				r, err := c.Next(ctx)
 				if err != nil {
-					t.Errorf("Next() = %v; want a record", err)
+					t.Errorf("Next() = %v after %d records; want %d", err, seen, writers*each)
 					return
 				}
 				var lost int
 				if _, err := fmt.Sscanf(r.Message, "%d older", &lost); err == nil {
-					last += lost
-				} else {
-					last++
+					seen += lost - 1
 				}
 			}
 		})
-		all.Go(func() { add(l, 0, 200) })
+	}
+	for range writers {
+		all.Go(func() { add(l, 0, each) })
 	}
 	all.Wait()
 }

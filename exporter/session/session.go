@@ -14,6 +14,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/google/uuid"
@@ -66,6 +67,7 @@ func (s *Session) Status() Status {
 func (s *Session) SetStatus(now pb.ExporterStatus, message string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	message = strings.ToValidUTF8(message, "\uFFFD") // it may be the word of a hook
 	s.status = Status{Now: now, Before: s.status.Now, Message: message, Version: s.status.Version + 1}
 }
 

@@ -20,8 +20,12 @@ func TestStatus(t *testing.T) {
 	if got, want := s.Status(), (Status{ready, available, "Ready for commands", 1}); got != want {
 		t.Errorf("Status() = %+v; want %+v", got, want)
 	}
+	s.SetStatus(ready, "\xff")
+	if got := s.Status().Message; got != "\uFFFD" {
+		t.Errorf("Status().Message = %q; want the replacement character", got)
+	}
 	s.SetStatus(ready, "") // the same again counts, too
-	if got, want := s.Status(), (Status{ready, ready, "", 2}); got != want {
+	if got, want := s.Status(), (Status{ready, ready, "", 3}); got != want {
 		t.Errorf("Status() = %+v; want %+v", got, want)
 	}
 }
