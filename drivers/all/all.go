@@ -12,6 +12,9 @@ import (
 	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 	"github.com/jumplead/jumplead/drivers/shell/local"
+	"github.com/jumplead/jumplead/drivers/ssh"
+	"github.com/jumplead/jumplead/drivers/tmt"
+	"github.com/jumplead/jumplead/drivers/vnc"
 )
 
 // Specs lists every driver, one a line.
@@ -24,9 +27,12 @@ func Specs() []driver.Spec {
 		fakepower.SyncMock,
 		local.Shell,
 		pyserial.Spec,
+		ssh.Wrapper,
 		tcp.Network,
+		tmt.TMT,
 		udp.Network,
 		unix.Network,
 		virtualdut.Spec,
+		vnc.VNC,
 	}
 }
