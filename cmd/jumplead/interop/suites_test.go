@@ -119,7 +119,7 @@ func (f flavour) runSuites(t *testing.T, python string) ([]outcome, string) {
 	if f.ours {
 		keep, missing = "0", strings.Join(lacks, ",")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, append([]string{
 		"-m", "pytest", "-p", "foreign_exporter", "-p", "no:cacheprovider", "-c", ini, "--rootdir", dir,
