@@ -10,8 +10,10 @@ import (
 
 // Sizes of the transport's windows and buffers. gRPC's own 64 KiB windows make
 // a sender wait for an acknowledgement in the middle of every chunk of a tunnel;
-// a window of a few chunks keeps the pipe full. They bound what a slow reader
-// can make the exporter hold: one window a stream, four a connection.
+// a window of a few chunks keeps the pipe full. A stream whose driver takes
+// nothing makes the exporter hold one window of it, and up to twice that with
+// the buffers around it. Other streams of its connection go on: gRPC gives the
+// connection's window back as data arrives, whether or not it is read.
 const (
 	streamWindow = 512 << 10
 	connWindow   = 1 << 20
