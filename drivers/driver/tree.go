@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -625,7 +626,8 @@ func (n *Node) Driver(ctx context.Context) (Driver, error) {
 // Levels that Python's logging has and slog has not.
 const LevelCritical = slog.LevelError + 4
 
-// ParseLevel reads a severity by the name that Python's logging gives it.
+// ParseLevel reads a severity by the name or the number that Python's logging
+// gives it.
 func ParseLevel(name string) (slog.Level, bool) {
 	switch strings.ToUpper(name) {
 	case "DEBUG", "NOTSET":
@@ -638,6 +640,10 @@ func ParseLevel(name string) (slog.Level, bool) {
 		return slog.LevelError, true
 	case "CRITICAL", "FATAL":
 		return LevelCritical, true
+	}
+	// Python counts in tens: DEBUG is 10, CRITICAL 50.
+	if n, err := strconv.Atoi(name); err == nil && n >= 0 && n <= 1000 {
+		return slog.Level(n-20) * 4 / 10, true
 	}
 	return 0, false
 }

@@ -888,3 +888,19 @@ func TestKeys(t *testing.T) {
 		t.Errorf("Keys() of a spec without config = %v; want none", got)
 	}
 }
+
+func TestParseLevel(t *testing.T) {
+	for name, want := range map[string]slog.Level{
+		"DEBUG": slog.LevelDebug, "info": slog.LevelInfo, "WARN": slog.LevelWarn, "ERROR": slog.LevelError, "CRITICAL": driver.LevelCritical,
+		"0": slog.LevelDebug - 4, "10": slog.LevelDebug, "20": slog.LevelInfo, "30": slog.LevelWarn, "40": slog.LevelError, "50": driver.LevelCritical,
+	} {
+		if got, ok := driver.ParseLevel(name); got != want || !ok {
+			t.Errorf("ParseLevel(%q) = %v, %t; want %v, true", name, got, ok, want)
+		}
+	}
+	for _, name := range []string{"", "LOUD", "-1", "1.5", "99999"} {
+		if got, ok := driver.ParseLevel(name); ok {
+			t.Errorf("ParseLevel(%q) = %v, true; want false", name, got)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,11 +20,11 @@ type logOptions struct {
 }
 
 func (o *logOptions) setLevel(name string) error {
-	l, ok := driver.ParseLevel(name)
-	if !ok || strings.ToUpper(name) != name {
-		return fmt.Errorf("it is none of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+	levels := []string{"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+	if !slices.Contains(levels, name) {
+		return fmt.Errorf("it is none of %s", strings.Join(levels, ", "))
 	}
-	o.level = l
+	o.level, _ = driver.ParseLevel(name)
 	return nil
 }
 
