@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,20 +32,24 @@ import (
 type Capability string
 
 const (
+	DBus    Capability = "dbus"    // dbus-daemon, the message bus
 	Packers Capability = "packers" // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
 	PTY     Capability = "pty"     // the kernel's pseudo-terminals
 	Python  Capability = "python"  // the stock Python packages in a virtual environment; see NeedFunc
 	UART    Capability = "uart"    // a real serial port that a test may play with; see UARTPath
+	VSock   Capability = "vsock"   // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
 )
 
 // probes says of each capability how to find out whether it is there. A nil probe belongs to the tests: they alone can
 // look, and call NeedFunc. A capability that is missing from this list cannot be needed or promised, so that a misspelt
 // promise is noticed.
 var probes = map[Capability]func() error{
+	DBus:    func() error { _, err := exec.LookPath("dbus-daemon"); return err },
 	Packers: nil,
 	PTY:     probePTY,
 	Python:  nil,
 	UART:    probeUART,
+	VSock:   nil,
 }
 
 // promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
