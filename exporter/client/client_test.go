@@ -91,8 +91,10 @@ func (h *harness) rows(env *driver.Env) []driver.Export {
 				return err
 			}
 			defer w.Close()
-			_, err = io.WriteString(w, text)
-			return err
+			if _, err := io.WriteString(w, text); err != nil {
+				return err
+			}
+			return w.CloseWrite()
 		}),
 	}
 }

@@ -250,8 +250,10 @@ func (b *bench) rows(env *driver.Env) []driver.Export {
 				return err
 			}
 			defer s.Close()
-			_, err = io.WriteString(s, text)
-			return err
+			if _, err := io.WriteString(s, text); err != nil {
+				return err
+			}
+			return s.CloseWrite()
 		}),
 		driver.Do1("take_fail", func(ctx context.Context, h driver.Handle) error {
 			s, err := env.Open(ctx, h)

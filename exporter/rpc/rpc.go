@@ -416,7 +416,8 @@ func opening(err error) error {
 func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node) error {
 	taken, end := context.WithCancel(rpc.Context())
 	defer end()
-	id, err := s.s.Offers.Add(n.UUID, stream.New(offerFrames{rpc}, end))
+	offered := stream.New(offerFrames{rpc}, end)
+	id, err := s.s.Offers.Add(n.UUID, offered)
 	if err != nil {
 		return Status(err)
 	}
@@ -429,7 +430,14 @@ func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamR
 		return err
 	}
 	<-taken.Done()
-	return Status(rpc.Context().Err())
+	if err := rpc.Context().Err(); err != nil {
+		return Status(err)
+	}
+	if !offered.Whole() {
+		// An orderly end would make what a client has got look like all of it.
+		return status.Error(codes.Aborted, "the driver gave up on this stream; the call tells why")
+	}
+	return nil
 }
 
 // offerFrames are a resource stream's frames. A client that is done says so with

@@ -221,6 +221,7 @@ type Stream struct {
 	f      Frames
 	cancel func()
 	shut   atomic.Bool // Close was called
+	whole  atomic.Bool // a direction came to its end
 
 	rmu  sync.Mutex
 	rest *mem.Reader // of the chunk that is being read
@@ -281,6 +282,7 @@ func (s *Stream) recv() (*Frame, error) {
 			s.rerr = fmt.Errorf("stream broke off after %d bytes: %w", s.got, err)
 		case in.Type == pb.FrameType_FRAME_TYPE_GOAWAY && in.Len() == 0:
 			s.rerr = io.EOF
+			s.whole.Store(true)
 		case in.Type == pb.FrameType_FRAME_TYPE_GOAWAY:
 			broken = true // the error follows
 		case in.Type == pb.FrameType_FRAME_TYPE_DATA:
@@ -335,18 +337,28 @@ func (s *Stream) send(p []byte) error {
 func (s *Stream) CloseWrite() error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	if s.closed || s.werr != nil || s.shut.Load() {
+	switch {
+	case s.closed:
 		return nil
+	case s.shut.Load():
+		return errClosed
+	case s.werr != nil: // not all that was written has gone out
+		return s.werr
 	}
 	s.closed = true
 	if err := goAway(s.f, ""); err != nil && err != io.EOF {
 		return err
 	}
+	s.whole.Store(true)
 	if c, ok := s.f.(interface{ CloseSend() error }); ok {
 		return c.CloseSend()
 	}
 	return nil
 }
+
+// Whole reports whether one direction came to its end: all was read, or all was
+// written. A stream that was closed before that was given up.
+func (s *Stream) Whole() bool { return s.whole.Load() }
 
 // Close ends the stream in both directions. A Read or Write in progress
 // returns.

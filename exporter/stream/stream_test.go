@@ -581,8 +581,8 @@ func TestStreamClose(t *testing.T) {
 	if _, err := s.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write() to a closed stream = %v; want %v", err, net.ErrClosed)
 	}
-	if err := s.CloseWrite(); err != nil {
-		t.Errorf("CloseWrite() of a closed stream = %v; want nil", err)
+	if err := s.CloseWrite(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("CloseWrite() of a closed stream = %v; want %v", err, net.ErrClosed)
 	}
 }
 
