@@ -4,6 +4,7 @@ package all
 import (
 	"github.com/jumplead/jumplead/drivers/composite"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/network/dbus"
 	"github.com/jumplead/jumplead/drivers/network/echo"
 	"github.com/jumplead/jumplead/drivers/network/tcp"
 	"github.com/jumplead/jumplead/drivers/network/udp"
@@ -22,6 +23,7 @@ func Specs() []driver.Spec {
 	return []driver.Spec{
 		composite.Composite,
 		composite.Proxy,
+		dbus.Network,
 		echo.Network,
 		fakepower.Mock,
 		fakepower.SyncMock,
