@@ -391,6 +391,29 @@ func TestServeEndsWithContext(t *testing.T) {
 	<-s.closed
 }
 
+// A client that has said all and then goes is noticed, too.
+func TestServeEndsWithContextAfterHalfClose(t *testing.T) {
+	drivertest.NoLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	s := newScript()
+	s.half = func() error { close(ended); return nil }
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, newRPC(ctx, 1).end(), s, true) }()
+	<-ended
+	cancel()
+	select {
+	case err := <-served:
+		if err == nil {
+			t.Error("Serve() of a context that is done = nil; want an error")
+		}
+	case <-time.After(10 * time.Second):
+		s.Close()
+		t.Fatal("Serve() still runs 10s after the end of its context")
+	}
+	<-s.closed
+}
+
 // While the client does not read, the device is not read either, and the
 // GOAWAY of a break comes after all data.
 func TestServeBackPressure(t *testing.T) {
