@@ -24,9 +24,9 @@ import (
 	"github.com/jumplead/jumplead/drivers/shell"
 )
 
-// closeLimit is how long Close waits for calls to end, and then for processes
-// that were killed: the exporter's end has a fifth of a second for everything.
-const closeLimit = 50 * time.Millisecond
+// closeLimit is how long Close waits for processes that were killed: the
+// exporter's end has a fifth of a second for everything.
+const closeLimit = 100 * time.Millisecond
 
 // scripts is the backend.
 type scripts struct {
@@ -93,7 +93,7 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 		case err == errDeaf:
 			return
 		case err == errTimeout:
-			s.log.Error("time is over", "method", method, "timeout", timeout)
+			s.log.Error("time is over", "method", method, "timeout", timeout.String())
 			code = shell.TimeoutCode
 			last.Stderr = fmt.Sprintf("\nTimeout expired while running %s: timed out after %s seconds\n",
 				method, strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64))
@@ -179,17 +179,20 @@ func (s *scripts) Close() error {
 	if calls == 0 {
 		return nil
 	}
+	end := time.Now().Add(closeLimit)
+	all := mark{tag: s.name + "="}
+	all.hit(syscall.SIGKILL)
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
 		close(ended)
 	}()
-	select { // now nothing can be started any more
+	select { // then nothing can be started any more
 	case <-ended:
 	case <-time.After(closeLimit):
 	}
-	left, all := 0, mark{tag: s.name + "="}
-	if !await(closeLimit, nil, func() bool { left = all.hit(syscall.SIGKILL); return left == 0 }) {
+	left := 0
+	if !await(time.Until(end), nil, func() bool { left = all.hit(syscall.SIGKILL); return left == 0 }) {
 		return fmt.Errorf("%d processes of scripts have not ended %v after they were killed", left, closeLimit)
 	}
 	return nil
