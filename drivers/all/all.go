@@ -9,6 +9,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/network/tcp"
 	"github.com/jumplead/jumplead/drivers/network/udp"
 	"github.com/jumplead/jumplead/drivers/network/unix"
+	"github.com/jumplead/jumplead/drivers/network/vsock"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
 	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
@@ -36,5 +37,6 @@ func Specs() []driver.Spec {
 		unix.Network,
 		virtualdut.Spec,
 		vnc.VNC,
+		vsock.Network,
 	}
 }
