@@ -416,8 +416,14 @@ func TestRunEnds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Cleanup(func() { conn.Close() })
 				io.WriteString(conn, hello)
+				t.Cleanup(func() {
+					conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+					if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("a connection that said %q is open after the end; want it closed", hello)
+					}
+					conn.Close()
+				})
 			}
 		}},
 	}

@@ -337,7 +337,8 @@ func TestResourceGive(t *testing.T) {
 }
 
 func TestResourceErrors(t *testing.T) {
-	b := newBench(t).ready()
+	var active rpcs
+	b := newBench(t, grpc.StatsHandler(&active)).ready()
 	s, h := b.offer(t, soon(t), "dev", nil)
 	finish(t, s)
 	with := func(key string, v any) map[string]any {
@@ -373,15 +374,14 @@ func TestResourceErrors(t *testing.T) {
 	gone, cancel := context.WithCancel(soon(t))
 	_, h = b.offer(t, gone, "dev", nil)
 	cancel()
-	drivertest.Until(t, "the handle of a client that went is not taken", func() bool {
-		_, err := b.call(soon(t), "dev", "take", h)
-		return status.Code(err) == codes.Unknown
-	})
+	drivertest.Until(t, "the stream of the client that went has ended", func() bool { return active.Load() == 0 })
+	_, err := b.call(soon(t), "dev", "take", h)
+	wantStatus(t, "the handle of a client that went", err, codes.Unknown, "no open stream")
 
 	// a call that fails ends the stream that its handle names, and not as if
 	// all of it had come
 	s, h = b.offer(t, soon(t), "dev", nil)
-	_, err := b.call(soon(t), "dev", "take_fail", h)
+	_, err = b.call(soon(t), "dev", "take_fail", h)
 	wantStatus(t, "take_fail", err, codes.Unknown, "something else")
 	_, _, err = drain(s)
 	wantStatus(t, "its stream", err, codes.Aborted, "gave up")
