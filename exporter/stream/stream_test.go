@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,7 @@ type rpc struct {
 	ctx      context.Context
 	in, out  chan message
 	halfOnce sync.Once
+	sending  atomic.Bool
 }
 
 func newRPC(ctx context.Context, room int, in ...message) *rpc {
@@ -62,6 +64,10 @@ func (r *rpc) end() *rpc {
 }
 
 func (r *rpc) SendMsg(m any) error {
+	if !r.sending.CompareAndSwap(false, true) {
+		panic("two send at once, which gRPC forbids")
+	}
+	defer r.sending.Store(false)
 	f := m.(*Frame)
 	out := message{f.Type, ""}
 	if f.Len() > 0 {
@@ -353,29 +359,67 @@ func TestServeBreaks(t *testing.T) {
 
 // A peer that takes no more may still have something to say.
 func TestServeDrainsAfterBrokenPipe(t *testing.T) {
-	drivertest.NoLeaks(t)
-	refused := make(chan struct{})
-	s := newScript()
-	s.write = func([]byte) (int, error) {
-		defer close(refused)
-		return 0, &net.OpError{Op: "write", Err: syscall.EPIPE}
-	}
-	n := 0
-	s.read = func(b []byte) (int, error) {
-		<-refused
-		if n++; n > 3 {
-			return 0, io.EOF
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript()
+		s.write = func([]byte) (int, error) { return 0, &net.OpError{Op: "write", Err: syscall.EPIPE} }
+		n := 0
+		s.read = func(b []byte) (int, error) {
+			select {
+			case <-s.closed:
+				return 0, net.ErrClosed
+			case <-time.After(time.Second): // the peer thinks
+			}
+			if n++; n > 3 {
+				return 0, io.EOF
+			}
+			return copy(b, "answer"), nil
 		}
-		return copy(b, "answer"), nil
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := newRPC(ctx, 16, message{data, "ask"})
+		err := Serve(ctx, r, s, true)
+		if driver.Classify(err) != driver.Unavailable {
+			t.Errorf("Serve() = %v; want a broken pipe", err)
+		}
+		wantSent(t, r, message{data, "answer"}, message{data, "answer"}, message{data, "answer"}, message{goaway, ""}, message{goaway, err.Error()})
+	})
+}
+
+// The GOAWAY of a stream that breaks for writing waits for the data that is on
+// its way to a client which does not read yet.
+func TestServeBreaksWhileSending(t *testing.T) {
+	drivertest.NoLeaks(t)
+	s := newScript()
+	s.read = func(b []byte) (int, error) {
+		select {
+		case <-s.closed:
+			return 0, net.ErrClosed
+		default:
+			return copy(b, "x"), nil
+		}
 	}
+	s.write = func([]byte) (int, error) { return 0, errors.New("broken") }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	r := newRPC(ctx, 16, message{data, "ask"})
-	err := Serve(ctx, r, s, true)
-	if driver.Classify(err) != driver.Unavailable {
-		t.Errorf("Serve() = %v; want a broken pipe", err)
+	r := newRPC(ctx, 4)
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, r, s, true) }()
+	drivertest.Until(t, "the way to the client is full", func() bool { return len(r.out) == 4 })
+	r.in <- message{data, "a"}
+	<-s.closed
+	for n := 0; ; n++ {
+		m := <-r.out
+		if m.t == goaway {
+			if n < 4 || m.payload == "" {
+				t.Errorf("after %d frames: %v; want all data before a GOAWAY with a reason", n, m)
+			}
+			break
+		}
 	}
-	wantSent(t, r, message{data, "answer"}, message{data, "answer"}, message{data, "answer"}, message{goaway, ""}, message{goaway, err.Error()})
+	if err := <-served; !errors.Is(err, ErrPeer) {
+		t.Errorf("Serve() = %v; want an error of the driver's stream", err)
+	}
+	wantSent(t, r)
 }
 
 func TestServeEndsWithContext(t *testing.T) {
