@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -22,8 +23,9 @@ func (m mark) strike(sig syscall.Signal) {
 	}
 }
 
-// hit sends a signal to all processes that bear the mark, and returns how many
-// there are. Signal 0 only counts. What is being forked may need another hit.
+// hit sends a signal to all processes that bear the mark, once to each, and
+// returns how many there are. Signal 0 only counts. What is being forked may need
+// another hit.
 func (m mark) hit(sig syscall.Signal) (n int) {
 	m.strike(sig)
 	dir, err := os.Open("/proc")
@@ -34,48 +36,62 @@ func (m mark) hit(sig syscall.Signal) (n int) {
 	names, _ := dir.Readdirnames(-1)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || !m.on(name) {
-			continue
-		}
-		p, err := os.FindProcess(pid)
 		if err != nil {
 			continue
 		}
-		// Looked at again now that there is a handle: whoever gets the number
-		// next is not hit.
-		if m.on(name) && !errors.Is(p.Signal(sig), os.ErrProcessDone) {
+		ours, struck := m.on(name)
+		if ours && !struck {
+			ours = m.send(pid, sig)
+		}
+		if ours {
 			n++
 		}
-		_ = p.Release()
 	}
 	return n
 }
 
-// on reports whether a living process bears the mark.
-func (m mark) on(pid string) bool {
-	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+// send sends a signal to one process, if it is there and bears the mark.
+func (m mark) send(pid int, sig syscall.Signal) bool {
+	p, err := os.FindProcess(pid)
 	if err != nil {
 		return false
 	}
-	// "PID (NAME) STATE PPID PGRP SESSION ..."; a name may hold anything
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 4 || bytes.ContainsAny(fields[0], "ZXx") { // dead, and perhaps not waited for
-		return false
+	defer p.Release()
+	// Looked at again now that there is a handle: whoever gets the number next is
+	// not hit.
+	ours, _ := m.on(strconv.Itoa(pid))
+	return ours && !errors.Is(p.Signal(sig), os.ErrProcessDone)
+}
+
+// on reports whether a living process bears the mark, and whether a strike
+// reaches it.
+func (m mark) on(pid string) (ours, struck bool) {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false, false
 	}
-	switch session, err := strconv.Atoi(string(fields[3])); {
-	case err != nil || session == 0: // the kernel's own
-		return false
-	case session == m.session:
-		return true
+	// "PID (NAME) STATE PPID PGRP SESSION ..."; a name may hold anything
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 4 || strings.Contains("ZXx", fields[0]) { // dead, and perhaps not waited for
+		return false, false
+	}
+	group, session := fields[2], fields[3]
+	switch strconv.Itoa(m.session) {
+	case "0": // no session is known
+	case session:
+		return true, group == session
+	}
+	if session == "0" { // the kernel's own
+		return false, false
 	}
 	env, err := os.ReadFile("/proc/" + pid + "/environ") // as it was when the program started
 	if err != nil {
-		return false
+		return false, false
 	}
-	for v := range bytes.SplitSeq(env, []byte{0}) {
-		if m.tag[len(m.tag)-1] == '=' && bytes.HasPrefix(v, []byte(m.tag)) || string(v) == m.tag {
-			return true
+	for v := range strings.SplitSeq(string(env), "\x00") {
+		if v == m.tag || strings.HasSuffix(m.tag, "=") && strings.HasPrefix(v, m.tag) {
+			return true, false
 		}
 	}
-	return false
+	return false, false
 }

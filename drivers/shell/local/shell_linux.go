@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,13 +45,11 @@ type scripts struct {
 var _ shell.Interface = (*scripts)(nil)
 
 func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
-	id := make([]byte, 8)
-	rand.Read(id)
-	return shell.Driver(&scripts{Config: c, log: env.Log, name: "JUMPLEAD_SHELL_" + hex.EncodeToString(id),
+	return shell.Driver(&scripts{Config: c, log: env.Log, name: "JUMPLEAD_SHELL_" + rand.Text(),
 		closing: make(chan struct{}), pipes: map[*os.File]bool{}}), nil
 }
 
-func (s *scripts) Methods(context.Context) ([]string, error) { return s.names, nil }
+func (s *scripts) Methods(context.Context) ([]string, error) { return slices.Clone(s.names), nil }
 
 func (s *scripts) Call(ctx context.Context, method string, env map[string]string, args ...string) iter.Seq2[shell.Output, error] {
 	return func(yield func(shell.Output, error) bool) {

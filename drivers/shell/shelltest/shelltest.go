@@ -235,15 +235,16 @@ methods:
   short: {command: 'sleep 1000 & echo $$ $!; wait', timeout: 0.2}
   none: {command: sleep 1000, timeout: 0}
   tidy: {command: 'trap "echo tidied; exit 0" TERM; echo $$; while :; do sleep 0.01; done', timeout: 1}
+  once: {command: 'trap "n=x\$n" TERM; echo $$; while [ -z "$n" ]; do sleep 0.01; done; sleep 0.1; echo "$n"', timeout: 1}
   enough: {command: 'echo done; exit 5', timeout: 60}
 `)
-		for _, method := range []string{"short", "none", "tidy"} {
+		for _, method := range []string{"short", "none", "tidy", "once"} {
 			stdout, stderr, code := call(t, s, method, nil)
 			if code != shell.TimeoutCode || !strings.Contains(stderr, "\nTimeout expired while running "+method+": ") {
 				t.Errorf("Call(%s) = %q, %q, %d; want a time-out, %d", method, stdout, stderr, code, shell.TimeoutCode)
 			}
 			rest := gone(t, stdout)
-			if want := map[string]string{"tidy": "tidied\n"}[method]; rest != want {
+			if want := map[string]string{"tidy": "tidied\n", "once": "x\n"}[method]; rest != want {
 				t.Errorf("Call(%s) says at its end %q; want %q", method, rest, want)
 			}
 		}
