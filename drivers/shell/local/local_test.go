@@ -23,6 +23,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/shell/shelltest"
 	"github.com/jumplead/jumplead/exporter"
 	"github.com/jumplead/jumplead/exporter/client"
+	"gopkg.in/yaml.v3"
 )
 
 func open(t testing.TB, config string) *shell.Client {
@@ -550,21 +551,36 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// TestExporter is no test: it is the exporter that TestKilled kills.
-func TestExporter(t *testing.T) {
-	if os.Getenv("SHELL_TEST_EXPORTER") == "" {
-		t.Skip("only TestKilled needs it")
+// doomed says that the test program is the exporter that TestKilled kills.
+const doomed = "JUMPLEAD_TEST_DOOMED"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(doomed) != "" {
+		fmt.Println("exporter:", serve())
+		os.Exit(1)
 	}
-	for o := range open(t, "{methods: {m: 'echo $$; exec sleep 1000'}}").Call(t.Context(), "m", nil) {
-		fmt.Fprint(os.Stderr, o.Stdout)
+	os.Exit(m.Run())
+}
+
+// serve runs a script that does not end, and prints what it says.
+func serve() error {
+	var config yaml.Node
+	if err := yaml.Unmarshal([]byte("{methods: {m: 'echo $$; exec sleep 1000'}}"), &config); err != nil {
+		return err
 	}
+	tree, problems := driver.Plan(driver.Decl{Type: local.Shell.Type, Config: &config}, driver.Options{Specs: []driver.Spec{local.Shell}})
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	_, err := shell.Run(context.Background(), shell.NewClient(tree.Root.Caller()), os.Stdout, os.Stdout, "m", nil)
+	return err
 }
 
 // An exporter that is killed takes its scripts' shells along.
 func TestKilled(t *testing.T) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestExporter$")
-	cmd.Env = append(os.Environ(), "SHELL_TEST_EXPORTER=1")
-	out, err := cmd.StderrPipe()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), doomed+"=1")
+	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
