@@ -5,6 +5,7 @@ import select
 import socket
 import subprocess
 import sys
+import tty
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,6 +176,7 @@ def console_of(j, name):
     Not pexpect.spawn: it forks, and a process in which gRPC runs is not to.
     """
     master, slave = os.openpty()
+    tty.setraw(slave)  # so that only the console echoes
     process = subprocess.Popen(
         [j.programs / "j", name, "start-console"], env=j.lease(), stdin=slave, stdout=slave, stderr=slave
     )
@@ -216,6 +218,7 @@ def _(j):
                 console.send("root\r")
                 j.peers.terminal.read_until(b"root\r")
             console.send("\x02\x02\x02")
+            console.expect(pexpect.EOF)
             same("the console's exit status", process.wait(60), 0)
 
 
