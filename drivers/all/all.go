@@ -15,6 +15,8 @@ import (
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 	"github.com/jumplead/jumplead/drivers/shell/local"
 	"github.com/jumplead/jumplead/drivers/ssh"
+	"github.com/jumplead/jumplead/drivers/storage/fakestorage"
+	"github.com/jumplead/jumplead/drivers/storage/localfs"
 	"github.com/jumplead/jumplead/drivers/tmt"
 	"github.com/jumplead/jumplead/drivers/vnc"
 )
@@ -28,7 +30,11 @@ func Specs() []driver.Spec {
 		echo.Network,
 		fakepower.Mock,
 		fakepower.SyncMock,
+		fakestorage.Flasher,
+		fakestorage.Mux,
+		fakestorage.MuxFlasher,
 		local.Shell,
+		localfs.Spec,
 		pyserial.Spec,
 		ssh.Wrapper,
 		tcp.Network,

@@ -44,8 +44,9 @@ type Opendal interface {
 	// FileTell returns the offset of a file that is read.
 	FileTell(ctx context.Context, fd FD) (int64, error)
 	// FileClose closes a file. One that was written takes its name now, if every
-	// FileWrite has succeeded; if not, the error says so again. A file that is
-	// closed already is no error.
+	// FileWrite has succeeded; if not, the error says so again. One into which
+	// nobody wrote is an empty file, but does not take the place of one with
+	// content. A file that is closed already is no error.
 	FileClose(ctx context.Context, fd FD) error
 	FileClosed(ctx context.Context, fd FD) (bool, error)
 	FileReadable(ctx context.Context, fd FD) (bool, error)
@@ -203,7 +204,15 @@ func OpendalExports(env *driver.Env, o Opendal) []driver.Export {
 			return env.Give(ctx, h, func(w io.Writer) error { return o.FileRead(ctx, fd, w) })
 		}).Args("fd", "dst").Help("Read an open file to its end"),
 		driver.Do2("file_write", func(ctx context.Context, fd FD, h driver.Handle) error {
-			return env.Take(ctx, h, func(r io.Reader) error { return o.FileWrite(ctx, fd, r) })
+			taken := false
+			err := env.Take(ctx, h, func(r io.Reader) error {
+				taken = true
+				return o.FileWrite(ctx, fd, r)
+			})
+			if !taken { // which the file has to know
+				err = o.FileWrite(ctx, fd, failed{err})
+			}
+			return err
 		}).Args("fd", "src").Help("Append to an open file"),
 		driver.Call3("file_seek", o.FileSeek).Args("fd", "pos", "whence=0").Help("Set the offset of an open file"),
 		driver.Call1("file_tell", o.FileTell).Args("fd").Help("Get the offset of an open file"),
@@ -234,6 +243,11 @@ func OpendalExports(env *driver.Env, o Opendal) []driver.Export {
 	}
 	return rows
 }
+
+// failed is a stream that could not be opened.
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error) { return 0, f.err }
 
 // OpendalClient is a folder behind a [driver.Offerer].
 type OpendalClient struct {

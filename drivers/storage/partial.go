@@ -28,10 +28,10 @@ type Partial struct {
 	// name cannot be there after a power cut without the whole content.
 	Durable bool
 
-	root *os.Root
-	dir  string // what stands before both names: "" or "images/"
-	name string // it will get
-	tmp  string // it has
+	root *os.Root // the directory that it is in, wherever that is moved
+	dir  string   // as NewPartial found that directory: "" or "images/"
+	name string   // it will get
+	tmp  string   // it has
 	f    *os.File
 	size int64 // written, holes included
 	end  int64 // of what was written as it is
@@ -50,19 +50,25 @@ func NewPartial(root *os.Root, name string) (*Partial, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{root: root}
+	p := &Partial{}
 	p.dir, p.name = path.Split(name)
+	dir := "."
 	if p.dir != "" {
-		if err := root.MkdirAll(strings.TrimSuffix(p.dir, "/"), 0o777); err != nil {
+		dir = strings.TrimSuffix(p.dir, "/")
+		if err := root.MkdirAll(dir, 0o777); err != nil {
 			return nil, err
 		}
+	}
+	if p.root, err = root.OpenRoot(dir); err != nil {
+		return nil, err
 	}
 	for p.f == nil {
 		var id [4]byte
 		_, _ = rand.Read(id[:]) // never fails
 		p.tmp = partialName(p.name, hex.EncodeToString(id[:]))
-		p.f, err = root.OpenFile(p.dir+p.tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		p.f, err = p.root.OpenFile(p.tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
+			p.root.Close()
 			return nil, err
 		}
 	}
@@ -220,23 +226,18 @@ func (p *Partial) Commit(ctx context.Context) error {
 	if err := p.f.Close(); err != nil {
 		return err
 	}
-	if err := p.root.Rename(p.dir+p.tmp, p.dir+p.name); err != nil {
+	if err := p.root.Rename(p.tmp, p.name); err != nil {
 		return err
 	}
 	p.done = true
 	if p.Durable {
-		syncDir(p.root, p.dir)
+		// Some file systems cannot, and keep names in order by themselves.
+		if d, err := p.root.Open("."); err == nil {
+			_ = d.Sync()
+			d.Close()
+		}
 	}
-	return nil
-}
-
-// syncDir has a directory's names written to the disk. Some file systems cannot,
-// and keep names in order by themselves.
-func syncDir(root *os.Root, dir string) {
-	if d, err := root.Open("./" + dir); err == nil {
-		_ = d.Sync()
-		d.Close()
-	}
+	return p.root.Close()
 }
 
 // Discard removes the file, if it was not committed.
@@ -246,7 +247,7 @@ func (p *Partial) Discard() error {
 	}
 	p.done = true
 	p.f.Close()
-	return p.root.Remove(p.dir + p.tmp)
+	return errors.Join(p.root.Remove(p.tmp), p.root.Close())
 }
 
 // Keep closes the file, if it was not committed, and leaves it what it is: a
@@ -256,11 +257,7 @@ func (p *Partial) Keep() (string, error) {
 		return "", nil
 	}
 	p.done = true
-	err := p.fill()
-	if cerr := p.f.Close(); err == nil {
-		err = cerr
-	}
-	return p.dir + p.tmp, err
+	return p.dir + p.tmp, errors.Join(p.fill(), p.f.Close(), p.root.Close())
 }
 
 // Replace writes what src yields, up to io.EOF, into a file. When it fails, the

@@ -26,8 +26,10 @@ type file struct {
 	turn chan struct{} // full while a call moves or closes it
 	r    *os.File
 	w    *storage.Partial
-	lost error // why w will never be whole
-	done bool  // closed
+	done bool // closed
+
+	written bool  // a FileWrite has begun; guarded by the folder's mutex, as the next
+	lost    error // why w will never be whole
 }
 
 func (f *folder) Open(_ context.Context, p string, mode storage.Mode) (_ storage.FD, err error) {
@@ -106,8 +108,12 @@ func (f *folder) use(ctx context.Context, fd storage.FD, do func(*file) error) e
 	}
 	select {
 	case o.turn <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("another call has the file: %w", context.Cause(ctx))
+	default:
+		select {
+		case o.turn <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("another call has the file: %w", context.Cause(ctx))
+		}
 	}
 	defer func() { <-o.turn }()
 	if o.done {
@@ -134,19 +140,40 @@ func (f *folder) FileRead(ctx context.Context, fd storage.FD, dst io.Writer) (er
 
 func (f *folder) FileWrite(ctx context.Context, fd storage.FD, src io.Reader) (err error) {
 	defer plain("file_write", &err)
-	return f.use(ctx, fd, func(o *file) error {
+	err = f.use(ctx, fd, func(o *file) error {
 		if o.w == nil {
 			return errNotWriting
 		}
-		if o.lost != nil {
-			return fmt.Errorf("an earlier write has failed: %w", o.lost)
+		if _, lost := f.state(o); lost != nil {
+			return fmt.Errorf("an earlier write has failed: %w", lost)
 		}
-		if _, err := driver.Copy(ctx, o.w, src); err != nil {
-			o.lost = err
-			return fmt.Errorf("%w; %s keeps its old content", err, o.name)
-		}
-		return nil
+		_, err := driver.Copy(ctx, o.w, src)
+		return err
 	})
+	// Also of a call that did not get its turn, a piece is missing.
+	if o, ferr := f.find(fd); ferr == nil && o != nil && o.w != nil {
+		f.note(o, err)
+		if err != nil {
+			err = fmt.Errorf("%w; %s will not be replaced", err, o.name)
+		}
+	}
+	return err
+}
+
+// note remembers that a file was written, and how the first time failed.
+func (f *folder) note(o *file, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o.written = true
+	if o.lost == nil {
+		o.lost = err
+	}
+}
+
+func (f *folder) state(o *file) (written bool, lost error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return o.written, o.lost
 }
 
 func (f *folder) FileSeek(ctx context.Context, fd storage.FD, pos int64, whence int) (at int64, err error) {
@@ -204,7 +231,7 @@ func (f *folder) ask(op string, fd storage.FD, question func(*file) bool) (_ boo
 func (f *folder) FileClose(ctx context.Context, fd storage.FD) (err error) {
 	defer plain("file_close", &err)
 	err = f.use(ctx, fd, func(o *file) error {
-		err := o.finish(ctx)
+		err := f.finish(ctx, o)
 		if o.done {
 			f.forget(fd)
 		}
@@ -217,11 +244,17 @@ func (f *folder) FileClose(ctx context.Context, fd storage.FD) (err error) {
 }
 
 // finish closes a file. It stays open when the context is done before.
-func (o *file) finish(ctx context.Context) error {
+func (f *folder) finish(ctx context.Context, o *file) error {
 	if o.r != nil {
 		return o.drop()
 	}
-	err := o.lost
+	written, err := f.state(o)
+	if err == nil && !written {
+		// Between opening and writing clients fail, and then close.
+		if info, serr := f.root.Stat(o.name); serr == nil && info.Size() > 0 {
+			err = errors.New("nothing was written; to empty a file, write nothing to it")
+		}
+	}
 	if err == nil {
 		if err = o.w.Commit(ctx); err == nil {
 			o.done = true
@@ -231,7 +264,7 @@ func (o *file) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(fmt.Errorf("%s keeps its old content: %w", o.name, err), o.drop())
+	return errors.Join(fmt.Errorf("%s is not replaced: %w", o.name, err), o.drop())
 }
 
 func (f *folder) forget(fd storage.FD) {
@@ -276,7 +309,7 @@ func (f *folder) leave(o *file) error {
 	if o.done {
 		return nil
 	}
-	if o.r != nil || o.lost != nil || f.tidy {
+	if _, lost := f.state(o); o.r != nil || lost != nil || f.tidy {
 		return o.drop()
 	}
 	o.done = true

@@ -24,7 +24,8 @@
 //
 // Removing all of "d" leaves alone what merely begins with d. Removing "/" leaves
 // the directory itself. Asking whether "file/x" exists is answered with no, where
-// OpenDAL fails. Reading from a file that is open for writing fails, where it
+// OpenDAL fails. A file that is opened for writing and closed without a write
+// does not empty one that is there, but fails. Reading from a file that is open for writing fails, where it
 // yields nothing. Entries come in alphabetical order.
 package localfs
 

@@ -227,6 +227,17 @@ func testPieces(t *testing.T, f folder) {
 
 	succeed(t, "FileClose", f.FileClose(ctx, f.open(t, "empty", storage.ForWriting)))
 	f.check(t, "empty", "")
+
+	// A client that fails before it writes does no harm.
+	for range 2 {
+		f.put(t, "full")
+		if err := f.FileClose(ctx, f.open(t, "full", storage.ForWriting)); err == nil {
+			t.Error("FileClose() of what nobody wrote, in place of a file = nil; want an error")
+		}
+		f.check(t, "full", "full")
+	}
+	succeed(t, "write", f.write(ctx, strings.NewReader(""), "full"))
+	f.check(t, "full", "")
 }
 
 // What is written is not there before it is whole.
