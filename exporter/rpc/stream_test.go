@@ -179,7 +179,7 @@ func TestStreamBackPressure(t *testing.T) {
 	took := time.Since(start)
 	grown := heap() - before
 	t.Logf("%d stalled clients: %d KiB each, on both sides; 100 calls beside them took %v", n, grown/n>>10, took)
-	if limit := int64(n * 16 << 20); grown > limit {
+	if limit := int64(n * 12 << 20); grown > limit {
 		t.Errorf("%d stalled clients make the heap grow by %d KiB; want less than %d", n, grown>>10, limit>>10)
 	}
 	if took > 5*time.Second {
