@@ -10,6 +10,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/network/udp"
 	"github.com/jumplead/jumplead/drivers/network/unix"
 	"github.com/jumplead/jumplead/drivers/network/vsock"
+	"github.com/jumplead/jumplead/drivers/network/websocket"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
 	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
@@ -44,5 +45,6 @@ func Specs() []driver.Spec {
 		virtualdut.Spec,
 		vnc.VNC,
 		vsock.Network,
+		websocket.Network,
 	}
 }

@@ -36,6 +36,10 @@ func (e Endpoint) Validate() error {
 	return nil
 }
 
+// ErrHidden is what Address answers where the config has it that clients are not
+// told addresses. The words are upstream's.
+var ErrHidden = driver.BadArg("", "enable_address mode is not true in the exporter configuration")
+
 // String is the endpoint as host:port, with brackets around an IPv6 address.
 func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(e.Port)) }
 
@@ -44,7 +48,7 @@ func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa
 // client's resolver may know better.
 func (e Endpoint) URL(ctx context.Context, scheme string) (string, error) {
 	if !e.EnableAddress {
-		return "", driver.BadArg("", "enable_address mode is not true in the exporter configuration")
+		return "", ErrHidden
 	}
 	var err error
 	if e.Host, err = resolve(ctx, net.DefaultResolver, e.Host); err != nil {
