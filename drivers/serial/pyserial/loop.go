@@ -4,19 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"sync"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/network"
 	"github.com/jumplead/jumplead/drivers/serial"
-)
-
-// A loop holds what is written until it is read: so many chunks, each of them
-// up to so long.
-const (
-	loopChunks  = 32 // as upstream
-	loopLongest = 64 << 10
 )
 
 // loops hands out loops.
@@ -31,9 +24,8 @@ type loops struct {
 var _ serial.Interface = (*loops)(nil)
 
 func (p *loops) Connect(context.Context) (io.ReadWriteCloser, error) {
-	l := &loopback{line: p, done: make(chan struct{})}
-	l.changed.L = &l.mu
-	l.in = serial.Paced((*loopInput)(l), p.cps, l.done)
+	l := &loopback{Loop: network.NewLoop(), line: p, done: make(chan struct{})}
+	l.in = serial.Paced(l.Loop, p.cps, l.done)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over {
@@ -64,86 +56,20 @@ func (p *loops) release() error {
 // loopback is a client's loop. Chunks come out as they were written, empty ones
 // too, unless the line is paced: then byte by byte.
 type loopback struct {
+	*network.Loop
 	line *loops
-	in   io.Writer     // to loopInput, at the line's pace
+	in   io.Writer // to the loop, at the line's pace
+	shut sync.Once
 	done chan struct{} // closed by Close
-
-	mu       sync.Mutex
-	changed  sync.Cond
-	chunks   [][]byte
-	finished bool // by CloseWrite
-	closed   bool
 }
-
-var _ driver.PacketStream = (*loopback)(nil)
-
-func (*loopback) PacketStream() {}
 
 // Write waits while the loop is full.
 func (l *loopback) Write(b []byte) (int, error) { return l.in.Write(b) }
 
-// loopInput is a loop as it is written without a pace.
-type loopInput loopback
-
-func (l *loopInput) Write(b []byte) (n int, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for {
-		for len(l.chunks) >= loopChunks && !l.finished && !l.closed {
-			l.changed.Wait()
-		}
-		if l.finished || l.closed {
-			return n, fmt.Errorf("loop: write: %w", net.ErrClosed)
-		}
-		chunk := slices.Clone(b[n:min(n+loopLongest, len(b))])
-		l.chunks = append(l.chunks, chunk)
-		l.changed.Broadcast()
-		if n += len(chunk); n == len(b) {
-			return n, nil
-		}
-	}
-}
-
-// Read yields one chunk, or a part of one that is longer than b.
-func (l *loopback) Read(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for len(l.chunks) == 0 && !l.finished && !l.closed {
-		l.changed.Wait()
-	}
-	switch {
-	case l.closed:
-		return 0, fmt.Errorf("loop: read: %w", net.ErrClosed)
-	case len(l.chunks) == 0:
-		return 0, io.EOF
-	}
-	n := copy(b, l.chunks[0])
-	if l.chunks[0] = l.chunks[0][n:]; len(l.chunks[0]) == 0 {
-		l.chunks = slices.Delete(l.chunks, 0, 1)
-		l.changed.Broadcast()
-	}
-	return n, nil
-}
-
-// CloseWrite makes the reader find the end after what is under way.
-func (l *loopback) CloseWrite() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.finished = true
-	l.changed.Broadcast()
-	return nil
-}
-
 // Close drops what is under way.
 func (l *loopback) Close() error {
-	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
-		close(l.done)
-		l.chunks = nil
-		l.changed.Broadcast()
-	}
-	l.mu.Unlock()
+	l.shut.Do(func() { close(l.done) })
+	l.Loop.Close()
 	l.line.mu.Lock()
 	defer l.line.mu.Unlock()
 	l.line.open = slices.DeleteFunc(l.line.open, func(o *loopback) bool { return o == l })

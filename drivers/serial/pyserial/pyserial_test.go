@@ -616,19 +616,20 @@ func TestLoopChunks(t *testing.T) {
 	})
 }
 
-// One huge write takes no more room than many of the usual size.
+// A huge write comes out whole, and what follows waits for room.
 func TestLoopLongChunk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := connect(t, open(t, drivertest.Bench{}, "url: loop://"))
 		want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18) // 4 MiB
 		done := false
 		go func() {
-			s.Write(want)
+			s.Write(want[:len(want)-1])
+			s.Write(want[len(want)-1:])
 			done = true
 		}()
 		synctest.Wait()
 		if done {
-			t.Error("Write(4 MiB) returned before a Read; want it to wait")
+			t.Error("Write() behind 4 MiB returned before a Read; want it to wait")
 		}
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, want) {
