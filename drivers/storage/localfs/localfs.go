@@ -140,16 +140,17 @@ func parse(arg, p string) (name string, dir bool, err error) {
 	if strings.ContainsRune(p, 0) {
 		return "", false, driver.BadArg(arg, "%q: a path has no NUL in it", p)
 	}
+	p = strings.TrimSpace(p)
 	var parts []string
-	for part := range strings.SplitSeq(strings.TrimSpace(p), "/") {
-		if dir = part == "" || part == "."; !dir {
+	for part := range strings.SplitSeq(p, "/") {
+		if part != "" && part != "." {
 			parts = append(parts, part)
 		}
 	}
 	if len(parts) == 0 {
-		return ".", true, nil
+		parts = []string{"."}
 	}
-	return strings.Join(parts, "/"), dir, nil
+	return strings.Join(parts, "/"), p == "" || strings.HasSuffix(p, "/"), nil
 }
 
 // parseFile is parse where a directory will not do.
@@ -319,6 +320,9 @@ func (f *folder) RemoveAll(ctx context.Context, p string) (err error) {
 		return err
 	}
 	if name == "." {
+		if !dir {
+			return errors.New(`the root is emptied as "/"`)
+		}
 		entries, err := f.entries(".")
 		if err != nil {
 			return err

@@ -293,6 +293,8 @@ func testListing(t *testing.T, f folder) {
 		"d/e":     "d/e/",
 		"a":       "a.txt",
 		"a.txt":   "a.txt",
+		"./":      "/ a.txt d/ dz",
+		".":       "",
 		"a.txt/":  "",
 		"a.txt/x": "",
 		"nope":    "",
@@ -395,7 +397,7 @@ func testRename(t *testing.T, f folder) {
 	succeed(t, "Rename", f.Rename(ctx, "d", "e"))
 	f.check(t, "e/x", "d/x")
 	f.exists(t, "d", false)
-	for _, pair := range [][2]string{{"b", "b"}, {"nope", "b"}, {"nope", "made/for/it"}, {"e/", "d/"}, {"b", "e"}, {"", "x"}, {"e", "e/e"}} {
+	for _, pair := range [][2]string{{"b", "b"}, {"nope", "b"}, {"nope", "made/for/it"}, {"e/", "d/"}, {"b", "e"}, {"", "x"}, {".", "x"}, {"e", "e/e"}} {
 		fails(t, "Rename "+pair[0]+" to "+pair[1], f.Rename(ctx, pair[0], pair[1]))
 	}
 	f.check(t, "b", "a")
@@ -407,7 +409,10 @@ func testRemoval(t *testing.T, f folder) {
 	ctx := t.Context()
 	f.put(t, "a", "d/x", "d/e/y", "dz")
 	fails(t, "Delete of a directory that is not empty", f.Delete(ctx, "d"))
-	fails(t, "Delete of the root", f.Delete(ctx, "/"))
+	for _, root := range []string{"", "/", ".", "./"} {
+		fails(t, "Delete of the root", f.Delete(ctx, root))
+	}
+	fails(t, "RemoveAll without a slash", f.RemoveAll(ctx, "."))
 	for range 2 { // what is not there is no error
 		succeed(t, "Delete", f.Delete(ctx, "a"))
 		succeed(t, "Delete", f.Delete(ctx, "nope/"))
@@ -418,6 +423,7 @@ func testRemoval(t *testing.T, f folder) {
 	f.entries(t, "Scan(/)", f.Scan(ctx, "/"), "/", "dz")
 
 	fails(t, "CreateDir without a slash", f.CreateDir(ctx, "n"))
+	fails(t, "CreateDir without a slash", f.CreateDir(ctx, "."))
 	for range 2 {
 		succeed(t, "CreateDir", f.CreateDir(ctx, "n/m/"))
 	}
