@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -507,33 +508,69 @@ func (n *Node) climb(yield func(*Node) bool) bool {
 // openGrace is how long Close waits for openings to notice that they are over.
 const openGrace = 50 * time.Millisecond
 
-// Close closes all nodes, parents before their children, and returns all
-// errors. Openings that are under way see their context end; those that go on
-// regardless are left behind, named in the error, and closed when they are
-// through. A closed tree cannot be opened again: its nodes answer
-// [ErrUnavailable]. Closing it again waits for the first Close, and is no error.
+// closeTurn is how long a node's closing holds up that of the next.
+const closeTurn = 10 * time.Millisecond
+
+// Close closes all nodes in the order of the file, parents before their
+// children. One that takes its time does not keep the others from closing, as a
+// relay must be let go whatever else is stuck. It returns when all are closed,
+// with all errors, panics among them. Openings that are under way see their
+// context end; those that go on regardless are left behind, named in the error,
+// and closed when they are through. A closed tree cannot be opened again: its
+// nodes answer [ErrUnavailable]. Closing it again waits for the first Close, and
+// is no error.
 func (t *Tree) Close() error {
 	t.closing.Lock()
 	defer t.closing.Unlock()
 	t.end()
 	grace, cancel := context.WithTimeout(context.Background(), openGrace)
 	defer cancel()
-	var errs []error
-	for _, n := range t.nodes {
-		turn := n.take(grace)
-		d := n.open.Swap(nil) // what is stored later sees that the tree is closed
-		if turn {
-			n.turn <- struct{}{}
+	errs := make([]error, len(t.nodes))
+	var all sync.WaitGroup
+	for i, n := range t.nodes {
+		done := make(chan struct{})
+		all.Go(func() {
+			defer close(done)
+			errs[i] = n.shut(grace)
+		})
+		turn := time.NewTimer(closeTurn)
+		select {
+		case <-done:
+		case <-turn.C:
 		}
-		if d != nil {
-			if err := d.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("%s: close: %w", n.where(), err))
-			}
-		} else if !turn {
-			errs = append(errs, fmt.Errorf("%s: close: it is still being opened", n.where()))
-		}
+		turn.Stop()
 	}
+	all.Wait()
 	return errors.Join(errs...)
+}
+
+// shut closes a node's own driver.
+func (n *Node) shut(grace context.Context) error {
+	turn := n.take(grace)
+	d := n.open.Swap(nil) // what is stored later sees that the tree is closed
+	if turn {
+		n.turn <- struct{}{}
+	}
+	switch {
+	case d != nil:
+		return n.guard("close", d.Close)
+	case !turn:
+		return fmt.Errorf("%s: close: it is still being opened", n.where())
+	}
+	return nil
+}
+
+// guard calls a driver's own code; a panic is an error of that node alone.
+func (n *Node) guard(op string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%s: %s: panic: %v\n%s", n.where(), op, v, debug.Stack())
+		}
+	}()
+	if err := f(); err != nil {
+		return fmt.Errorf("%s: %s: %w", n.where(), op, err)
+	}
+	return nil
 }
 
 // take waits for the node's turn, which the caller then has to give back.
@@ -561,9 +598,7 @@ func (t *Tree) Reset(ctx context.Context) error {
 			continue
 		}
 		if r, ok := d.Impl.(Resetter); ok {
-			if err := r.Reset(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("%s: reset: %w", n.where(), err))
-			}
+			errs = append(errs, n.guard("reset", func() error { return r.Reset(ctx) }))
 		}
 	}
 	return errors.Join(errs...)
