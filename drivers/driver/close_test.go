@@ -10,29 +10,29 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 )
 
-// closer is a driver that closes, or resets, as it is told.
-type closer struct {
+// ender is a driver that closes, or resets, as it is told.
+type ender struct {
 	close func() error
 	reset func()
 }
 
-func (c closer) Close() error { return c.close() }
-func (c closer) Reset(context.Context) error {
+func (c ender) Close() error { return c.close() }
+func (c ender) Reset(context.Context) error {
 	c.reset()
 	return nil
 }
 
-// closers opens nodes a, b and c, of which b has the given driver.
-func closers(t *testing.T, b closer) (tree *driver.Tree, did func() string) {
+// enders opens nodes a, b and c, of which b has the given driver.
+func enders(t *testing.T, b ender) (tree *driver.Tree, did func() string) {
 	t.Helper()
 	var what []string
-	plain := func(name string) closer {
-		return closer{
+	plain := func(name string) ender {
+		return ender{
 			close: func() error { what = append(what, "close "+name); return nil },
 			reset: func() { what = append(what, "reset "+name) },
 		}
 	}
-	spec := func(typ string, c closer) driver.Spec {
+	spec := func(typ string, c ender) driver.Spec {
 		return driver.Define(driver.Spec{Type: typ}, func(context.Context, *driver.Env, struct{}) (driver.Driver, error) {
 			return driver.Driver{Impl: c}, nil
 		})
@@ -56,10 +56,10 @@ func closers(t *testing.T, b closer) (tree *driver.Tree, did func() string) {
 func TestCloseStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		free := make(chan struct{})
-		tree, did := closers(t, closer{close: func() error { <-free; return nil }})
+		tree, did := enders(t, ender{close: func() error { <-free; return nil }})
 		closed := make(chan error, 1)
 		go func() { closed <- tree.Close() }()
-		time.Sleep(time.Second) // of the bubble: every time-out has passed
+		<-time.After(time.Second) // of the bubble: every time-out has passed
 		synctest.Wait()
 		if got, want := did(), "close a, close c"; got != want {
 			t.Errorf("Close() did %q while b was stuck; want %q", got, want)
@@ -77,7 +77,7 @@ func TestCloseStuck(t *testing.T) {
 }
 
 func TestPanics(t *testing.T) {
-	tree, did := closers(t, closer{close: func() error { panic("oops") }, reset: func() { panic("ouch") }})
+	tree, did := enders(t, ender{close: func() error { panic("oops") }, reset: func() { panic("ouch") }})
 	if err := tree.Reset(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "b: reset: panic: ouch\n") {
 		t.Errorf("Reset() = %v; want b's panic", err)
 	}
