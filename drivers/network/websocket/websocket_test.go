@@ -249,11 +249,25 @@ func secure(t *testing.T, h http.Handler) *service {
 
 // With TLS a stream is the same, and so are its ends.
 func TestTLS(t *testing.T) {
-	networktest.Test(t, func(t *testing.T) networktest.Service {
-		return networktest.Service{Interface: secure(t, echo), Packets: true, Largest: MaxMessage}
-	})
-	s := secure(t, takeover(func(c net.Conn) { io.WriteString(c, sent(last|opBinary, "abc")[:4]) }))
-	c, err := s.Connect(t.Context())
+	c, err := secure(t, echo).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, 64 << 10, MaxMessage} {
+		want := strings.Repeat("x", n)
+		wrote := make(chan error, 1)
+		go func() { _, err := io.WriteString(c, want); wrote <- err }()
+		if got, err := c.(driver.PacketReader).ReadPacket(); string(got) != want || err != nil {
+			t.Errorf("echo of %d bytes = %d bytes, %v; want the same", n, len(got), err)
+		}
+		if err := <-wrote; err != nil {
+			t.Errorf("Write(%d bytes) = %v; want nil", n, err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("Close() = %v; want nil", err)
+	}
+	c, err = secure(t, takeover(func(c net.Conn) { io.WriteString(c, sent(last|opBinary, "abc")[:4]) })).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
