@@ -46,7 +46,7 @@ func (f *folder) Open(_ context.Context, p string, mode storage.Mode) (_ storage
 	if mode == storage.ForReading {
 		o.r, err = storage.OpenRegular(f.root, name)
 	} else if o.w, err = storage.NewPartial(f.root, name); err == nil {
-		o.w.Durable = true
+		o.w.Durable = f.safe
 	}
 	if err != nil {
 		return fd, err

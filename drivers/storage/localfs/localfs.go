@@ -108,7 +108,7 @@ func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 	if err != nil {
 		return driver.Driver{}, err
 	}
-	f := &folder{root: root, log: env.Log, tidy: c.RemoveCreatedOnClose,
+	f := &folder{root: root, log: env.Log, tidy: c.RemoveCreatedOnClose, safe: true,
 		files: map[storage.FD]*file{}, created: map[string]string{}}
 	return driver.Driver{Exports: storage.OpendalExports(env, f), Impl: f}, nil
 }
@@ -118,6 +118,7 @@ type folder struct {
 	root *os.Root
 	log  *slog.Logger
 	tidy bool // remove what was created
+	safe bool // have what is written on the disk
 
 	mu      sync.Mutex
 	over    bool
@@ -277,7 +278,7 @@ func (f *folder) Copy(ctx context.Context, source, target string) (err error) {
 		return err
 	}
 	defer dst.Discard()
-	dst.Durable = true
+	dst.Durable = f.safe
 	if err := dst.Chmod(info.Mode().Perm()); err != nil {
 		return err
 	}
