@@ -1,0 +1,90 @@
+package codec
+
+import (
+	"io"
+	"io/fs"
+
+	"github.com/dsnet/compress/bzip2"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// NewWriter returns a writer that packs into w. What it makes is complete only
+// when Close has returned nil; Close does not close w, and fails if a Write has
+// failed. A writer that is not wanted any more need not be closed. Errors of w
+// are returned as they are.
+func NewWriter(encoding string, w io.Writer) (io.WriteCloser, error) {
+	out := &sink{w: w}
+	var z io.WriteCloser
+	var err error
+	switch encoding {
+	case Gzip:
+		z, err = gzip.NewWriterLevel(out, 3)
+	case XZ:
+		z = newXZWriter(out)
+	case Bzip2:
+		z, err = bzip2.NewWriter(out, &bzip2.WriterConfig{Level: 2})
+	case Zstd:
+		z, err = zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+			zstd.WithZeroFrames(true))
+	default:
+		return nil, unknown(encoding)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &writer{z: z, out: out}, nil
+}
+
+type writer struct {
+	z   io.WriteCloser // nil after Close
+	out *sink
+	err error // of a Write or of Close
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.z == nil {
+		return 0, fs.ErrClosed
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.z.Write(p)
+	return n, w.keep(err)
+}
+
+func (w *writer) Close() error {
+	if w.z != nil {
+		if w.err == nil {
+			w.keep(w.z.Close())
+		}
+		w.z = nil
+	}
+	return w.err
+}
+
+// keep is the error of the sink, if there is one: a packer may not pass it on.
+func (w *writer) keep(err error) error {
+	if w.err = err; w.out.err != nil {
+		w.err = w.out.err
+	}
+	return w.err
+}
+
+// sink keeps the error of a writer.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.w.Write(p)
+	if n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	s.err = err
+	return n, err
+}
