@@ -296,8 +296,19 @@ func (c *OpendalClient) FileRead(ctx context.Context, fd FD, dst io.Writer) erro
 }
 
 func (c *OpendalClient) FileWrite(ctx context.Context, fd FD, src io.Reader) error {
-	return upload(ctx, c.c, c.Progress, src, "file_write", func(h driver.Handle) []any { return []any{fd, h} })
+	err := upload(ctx, c.c, c.Progress, src, "file_write", func(h driver.Handle) []any { return []any{fd, h} })
+	if err != nil {
+		// The call may have ended before the other side saw it, which then knows
+		// of no missing piece. A call that cannot succeed tells it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
+		defer cancel()
+		_ = driver.Run(ctx, c.c, "file_write", fd, noStream)
+	}
+	return err
 }
+
+// noStream is a handle that nobody has given out.
+var noStream = driver.NewHandle(map[string]any{"kind": "client_stream", "uuid": uuid.Nil.String(), "x_jmp_content_encoding": nil})
 
 func (c *OpendalClient) FileSeek(ctx context.Context, fd FD, pos int64, whence int) (int64, error) {
 	return driver.Invoke[int64](ctx, c.c, "file_seek", fd, pos, whence)
