@@ -351,7 +351,7 @@ func (s *server) Stream(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Stream
 		return unknown(err)
 	}
 	if req.Kind == "resource" {
-		return s.offer(rpc, n)
+		return s.offer(rpc, n, req.Encoding)
 	}
 	return s.connect(rpc, n, *req.Method)
 }
@@ -411,9 +411,10 @@ func opening(err error) error {
 }
 
 // offer holds a client's resource stream open until the call that names it is
-// done with it, or the client goes. No content encoding is agreed to: a client
-// that is not answered with one compresses and decompresses by itself.
-func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node) error {
+// done with it, or the client goes. A content encoding that we know is agreed to:
+// the client sends and gets its file as it is. Of another one the answer says
+// nothing, and the client packs and unpacks by itself.
+func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse], n *driver.Node, encoding *string) error {
 	taken, end := context.WithCancel(rpc.Context())
 	defer end()
 	offered := stream.New(offerFrames{rpc}, end)
@@ -422,11 +423,18 @@ func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamR
 		return Status(err)
 	}
 	defer s.s.Offers.Remove(id)
-	handle, err := json.Marshal(map[string]any{"kind": "client_stream", "uuid": id.String(), "x_jmp_content_encoding": nil})
+	if encoding != nil && !stream.Agrees(*encoding) {
+		encoding = nil
+	}
+	handle, err := json.Marshal(map[string]any{"kind": "client_stream", "uuid": id.String(), "x_jmp_content_encoding": encoding})
 	if err != nil {
 		return err
 	}
-	if err := rpc.SendHeader(metadata.Pairs("resource", string(handle))); err != nil {
+	md := metadata.Pairs("resource", string(handle))
+	if encoding != nil {
+		md.Set("x_jmp_accept_encoding", *encoding)
+	}
+	if err := rpc.SendHeader(md); err != nil {
 		return err
 	}
 	<-taken.Done()

@@ -1,10 +1,13 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
+	"github.com/jumplead/jumplead/exporter/stream"
+	"github.com/jumplead/jumplead/exporter/stream/codec"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -287,15 +292,20 @@ func (b *bench) offer(t *testing.T, ctx context.Context, path string, encoding a
 	if err != nil {
 		t.Fatalf("Stream(resource) = %v; want nil", err)
 	}
-	if _, ok := md["x_jmp_accept_encoding"]; ok {
-		t.Errorf("initial metadata = %v; want no x_jmp_accept_encoding: present, even empty, it takes the client's codec over", md)
+	// The key, even with nothing in it, takes the client's own codec over.
+	var agreed any
+	if name, _ := encoding.(string); stream.Agrees(name) {
+		agreed = name
+	}
+	if got, ok := md["x_jmp_accept_encoding"]; ok != (agreed != nil) || ok && got[0] != agreed {
+		t.Errorf("x_jmp_accept_encoding = %v; want %v", got, agreed)
 	}
 	h := decode(t, md.Get("resource"))
 	if h["kind"] != "client_stream" || len(h) != 3 {
 		t.Errorf("handle = %v; want a client_stream", h)
 	}
-	if enc, ok := h["x_jmp_content_encoding"]; enc != nil || !ok {
-		t.Errorf("handle = %v; want a null x_jmp_content_encoding", h)
+	if enc, ok := h["x_jmp_content_encoding"]; enc != agreed || !ok {
+		t.Errorf("handle = %v; want x_jmp_content_encoding %v", h, agreed)
 	}
 	return s, h
 }
@@ -303,7 +313,7 @@ func (b *bench) offer(t *testing.T, ctx context.Context, path string, encoding a
 func TestResourceTake(t *testing.T) {
 	drivertest.NoLeaks(t)
 	b := newBench(t).ready()
-	for _, encoding := range []any{nil, "gzip", "zstd"} {
+	for _, encoding := range []any{nil, "br", "GZIP", ""} { // none that we agree to: as it is
 		s, h := b.offer(t, soon(t), "dev", encoding)
 		want := strings.Repeat("0123456789", 100<<10) // 1 MB, before the call even starts
 		go func() {
@@ -333,6 +343,76 @@ func TestResourceGive(t *testing.T) {
 	text, _, err := drain(s)
 	if err != nil || text != want {
 		t.Errorf("the stream = %d bytes, %v; want the %d that the driver wrote", len(text), err, len(want))
+	}
+}
+
+// Content that travels packed is unpacked for the driver and packed for the
+// client, and what is cut short or damaged is an error of the call.
+func TestResourceEncodings(t *testing.T) {
+	drivertest.NoLeaks(t)
+	b := newBench(t).ready()
+	want := strings.Repeat("0123456789", 30<<10)
+	send := func(s router, data []byte) {
+		for part := range slices.Chunk(data, 1000) {
+			_ = s.Send(&pb.StreamRequest{Payload: part})
+		}
+		_ = s.Send(&pb.StreamRequest{FrameType: pb.FrameType_FRAME_TYPE_GOAWAY})
+		_ = s.CloseSend()
+	}
+	for _, encoding := range codec.Encodings() {
+		t.Run(encoding, func(t *testing.T) {
+			var packed bytes.Buffer
+			w, err := codec.NewWriter(encoding, &packed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, want); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+
+			s, h := b.offer(t, soon(t), "dev", encoding)
+			go send(s, packed.Bytes())
+			got, err := b.call(soon(t), "dev", "take", h)
+			if err != nil || got != want {
+				t.Errorf("take = %d bytes, %v; want %d", len(fmt.Sprint(got)), err, len(want))
+			}
+			if _, _, err := drain(s); err != nil {
+				t.Errorf("the stream = %v; want an orderly end", err)
+			}
+
+			s, h = b.offer(t, soon(t), "dev", encoding)
+			go send(s, packed.Bytes()[:packed.Len()-1])
+			_, err = b.call(soon(t), "dev", "take", h)
+			wantStatus(t, "take of what is cut short", err, codes.Unknown, "truncated")
+			_, _, _ = drain(s)
+
+			s, h = b.offer(t, soon(t), "dev", encoding)
+			go send(s, append(slices.Clone(packed.Bytes()), "and more"...))
+			_, err = b.call(soon(t), "dev", "take", h)
+			wantStatus(t, "take with something behind it", err, codes.Unknown, "byte")
+			_, _, _ = drain(s)
+
+			for _, text := range []string{want, ""} {
+				s, h = b.offer(t, soon(t), "dev", encoding)
+				if _, err := b.call(soon(t), "dev", "give", h, text); err != nil {
+					t.Errorf("give = %v; want nil", err)
+				}
+				packed, _, err := drain(s)
+				if err != nil {
+					t.Errorf("the stream = %v; want an orderly end", err)
+				}
+				r, err := codec.NewReader(encoding, strings.NewReader(packed))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(r); err != nil || string(got) != text {
+					t.Errorf("give made %d packed bytes of %d: %v; want them whole", len(packed), len(text), err)
+				}
+			}
+		})
 	}
 }
 

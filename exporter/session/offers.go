@@ -97,8 +97,12 @@ func (o *Offers) take(node uuid.UUID, m map[string]any) (driver.Resource, error)
 	if err != nil {
 		return nil, driver.BadArg("handle.uuid", "%q: %v", clip(text), err)
 	}
-	if enc := m["x_jmp_content_encoding"]; enc != nil {
-		return nil, fmt.Errorf("handle: content encoding %v was not agreed on: %w", enc, errors.ErrUnsupported)
+	encoding, ok := m["x_jmp_content_encoding"].(string)
+	if enc := m["x_jmp_content_encoding"]; enc != nil && !ok {
+		return nil, driver.BadArg("handle.x_jmp_content_encoding", "wants the name of an encoding or null")
+	}
+	if encoding != "" && !stream.Agrees(encoding) {
+		return nil, fmt.Errorf("handle: content encoding %q was not agreed on: %w", clip(encoding), errors.ErrUnsupported)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -110,6 +114,9 @@ func (o *Offers) take(node uuid.UUID, m map[string]any) (driver.Resource, error)
 		return nil, fmt.Errorf("handle: the stream %s was opened on another driver", id)
 	}
 	delete(o.open, id)
+	if encoding != "" {
+		return stream.Coded(x.stream, encoding)
+	}
 	return x.stream, nil
 }
 

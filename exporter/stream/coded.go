@@ -1,0 +1,81 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/stream/codec"
+)
+
+// Agrees reports whether content of an encoding can be unpacked and packed here.
+func Agrees(encoding string) bool { return slices.Contains(codec.Encodings(), encoding) }
+
+// Coded is a resource whose content travels packed: what the driver reads is
+// unpacked, what it writes is packed.
+func Coded(r driver.Resource, encoding string) (driver.Resource, error) {
+	if !Agrees(encoding) {
+		return nil, fmt.Errorf("content encoding %q: %w", encoding, errors.ErrUnsupported)
+	}
+	in, err := codec.NewReader(encoding, r)
+	if err != nil {
+		return nil, err
+	}
+	return &coded{Resource: r, encoding: encoding, in: in}, nil
+}
+
+type coded struct {
+	driver.Resource
+	encoding string
+	in       io.ReadCloser
+
+	mu  sync.Mutex
+	out io.WriteCloser // made by the first Write: most transfers go one way
+}
+
+func (c *coded) Read(p []byte) (int, error) { return c.in.Read(p) }
+
+// writer packs into the resource. The caller holds mu.
+func (c *coded) writer() (io.WriteCloser, error) {
+	if c.out == nil {
+		w, err := codec.NewWriter(c.encoding, struct{ io.Writer }{c.Resource})
+		if err != nil {
+			return nil, err
+		}
+		c.out = w
+	}
+	return c.out, nil
+}
+
+func (c *coded) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, err := c.writer()
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(p)
+}
+
+// CloseWrite ends the packed content, which has a form also when there is none.
+func (c *coded) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, err := c.writer()
+	if err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return c.Resource.CloseWrite()
+}
+
+// Close leaves packed content that was not ended without its end.
+func (c *coded) Close() error {
+	err := c.Resource.Close() // a Read or Write in progress returns
+	return errors.Join(c.in.Close(), err)
+}
