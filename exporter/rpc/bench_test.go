@@ -244,6 +244,9 @@ func (b *bench) rows(env *driver.Env) []driver.Export {
 			}
 			defer s.Close()
 			text, err := io.ReadAll(s)
+			if err == nil {
+				err = s.CloseWrite()
+			}
 			return string(text), err
 		}),
 		driver.Do2("give", func(ctx context.Context, h driver.Handle, text string) error {

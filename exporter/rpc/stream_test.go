@@ -379,8 +379,9 @@ func TestResourceEncodings(t *testing.T) {
 			if err != nil || got != want {
 				t.Errorf("take = %d bytes, %v; want %d", len(fmt.Sprint(got)), err, len(want))
 			}
-			if _, _, err := drain(s); err != nil {
-				t.Errorf("the stream = %v; want an orderly end", err)
+			// a stock client that sends cannot take anything
+			if text, _, err := drain(s); err != nil || text != "" {
+				t.Errorf("the stream = %q, %v; want nothing and an orderly end", text, err)
 			}
 
 			s, h = b.offer(t, soon(t), "dev", encoding)

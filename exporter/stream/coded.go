@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/stream/codec"
@@ -31,12 +32,16 @@ type coded struct {
 	driver.Resource
 	encoding string
 	in       io.ReadCloser
+	taking   atomic.Bool // the driver reads: there is nothing for the client
 
 	mu  sync.Mutex
 	out io.WriteCloser // made by the first Write: most transfers go one way
 }
 
-func (c *coded) Read(p []byte) (int, error) { return c.in.Read(p) }
+func (c *coded) Read(p []byte) (int, error) {
+	c.taking.Store(true)
+	return c.in.Read(p)
+}
 
 // writer packs into the resource. The caller holds mu.
 func (c *coded) writer() (io.WriteCloser, error) {
@@ -60,10 +65,14 @@ func (c *coded) Write(p []byte) (int, error) {
 	return w.Write(p)
 }
 
-// CloseWrite ends the packed content, which has a form also when there is none.
+// CloseWrite ends the packed content, which has a form also when it is empty. A
+// client that sends gets none.
 func (c *coded) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.out == nil && c.taking.Load() {
+		return c.Resource.CloseWrite()
+	}
 	w, err := c.writer()
 	if err != nil {
 		return err
