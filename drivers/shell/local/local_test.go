@@ -340,9 +340,8 @@ func closing(t *testing.T, tree *driver.Tree, mark string) {
 	if err := tree.Close(); err != nil {
 		t.Errorf("Close() = %v; want nil", err)
 	}
-	if left := hidden(mark); len(left) > 0 {
-		t.Errorf("Close() leaves %d processes; want none", len(left))
-	}
+	// Close has killed them; on a busy machine the kernel takes a moment more.
+	drivertest.Until(t, "no process is left", func() bool { return len(hidden(mark)) == 0 })
 }
 
 // TestEnd ends calls whose scripts have hidden processes.
