@@ -80,6 +80,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	logs, offers := session.NewLogs(), session.NewOffers()
 	log := slog.New(fanout{o.Log, logs.Handler()})
+	offers.Log = log
 	o.Driver.Log, o.Driver.Resources = log, offers
 	tree, problems := o.Plan()
 	if err := problems.Err(); err != nil {
@@ -107,7 +108,7 @@ func Run(ctx context.Context, o Options) error {
 
 	opts := append(rpc.ServerOptions(), grpc.ConnectionTimeout(helloLimit))
 	if o.Passphrase != "" {
-		opts = append(opts, rpc.RequirePassphrase(o.Passphrase, log)...)
+		opts = append(opts, rpc.RequirePassphrase(o.Passphrase, slog.New(o.Log))...)
 	}
 	if o.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(o.TLS)))

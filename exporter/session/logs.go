@@ -42,6 +42,10 @@ type Logs struct {
 // LogHistory is how many records are kept, as upstream's exporter keeps them.
 const LogHistory = 256
 
+// maxOperation is how much of a method's name a record keeps, in bytes: it comes
+// from the wire, and need not be that of any method.
+const maxOperation = 256
+
 // NewLogs makes an empty log.
 func NewLogs() *Logs {
 	return &Logs{ring: make([]Record, 0, 16), readers: map[*LogReader]struct{}{}}
@@ -53,6 +57,9 @@ const maxMessage = 16 << 10
 
 // Append adds a record. It never waits.
 func (l *Logs) Append(r Record) {
+	if len(r.Operation) > maxOperation { // whatever a client calls it
+		r.Operation = strings.ToValidUTF8(r.Operation[:maxOperation], "") + "..."
+	}
 	if len(r.Message) > maxMessage {
 		r.Message = fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(r.Message[:maxMessage], ""), len(r.Message))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/google/uuid"
@@ -15,6 +16,8 @@ import (
 // names one by its handle; it is good once, for the driver it was opened on,
 // and while the client's stream lasts.
 type Offers struct {
+	Log *slog.Logger // nil: nobody is told what goes on with a doubt
+
 	mu     sync.Mutex
 	closed bool
 	open   map[uuid.UUID]*offer
@@ -84,7 +87,11 @@ func (o *Offers) OpenHandle(ctx context.Context, node uuid.UUID, h driver.Handle
 		if err := driver.Decode(&r, m, false); err != nil {
 			return nil, fmt.Errorf("handle: %w", err)
 		}
-		return stream.Presigned{Method: r.Method, URL: r.URL, Header: r.Headers}.Open(ctx)
+		p := stream.Presigned{Method: r.Method, URL: r.URL, Header: r.Headers}
+		if o.Log != nil {
+			p.Log = func(text string) { o.Log.Warn(text) }
+		}
+		return p.Open(ctx)
 	default:
 		return nil, driver.BadArg("handle.kind", "%q is none of client_stream, presigned_request", clip(kind))
 	}

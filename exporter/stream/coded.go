@@ -34,12 +34,20 @@ type coded struct {
 	in       io.ReadCloser
 	taking   atomic.Bool // the driver reads: there is nothing for the client
 
+	rmu    sync.Mutex // of in, which cannot be closed under a Read
+	closed bool
+
 	mu  sync.Mutex
 	out io.WriteCloser // made by the first Write: most transfers go one way
 }
 
 func (c *coded) Read(p []byte) (int, error) {
 	c.taking.Store(true)
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	if c.closed {
+		return 0, errClosed
+	}
 	return c.in.Read(p)
 }
 
@@ -86,5 +94,11 @@ func (c *coded) CloseWrite() error {
 // Close leaves packed content that was not ended without its end.
 func (c *coded) Close() error {
 	err := c.Resource.Close() // a Read or Write in progress returns
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	if c.closed {
+		return err
+	}
+	c.closed = true
 	return errors.Join(c.in.Close(), err)
 }

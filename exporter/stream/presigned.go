@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -68,11 +69,7 @@ func (p Presigned) Check() error {
 func parse(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		var bad *url.Error
-		if errors.As(err, &bad) {
-			err = bad.Err
-		}
-		return nil, fmt.Errorf("%s is no URL: %w", clip(redact(text)), err)
+		return nil, fmt.Errorf("%s is no URL", clip(redact(text))) // the cause quotes parts of it
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("%s is no absolute http or https URL", clip(redact(text)))
@@ -83,9 +80,12 @@ func parse(text string) (*url.URL, error) {
 // redact leaves out what must not be in a log: the query and the password.
 func redact(text string) string {
 	before, _, has := strings.Cut(text, "?")
-	if u, err := url.Parse(before); err == nil {
-		before = u.Redacted()
+	u, err := url.Parse(before)
+	if err != nil { // the password cannot be found, so nothing is shown
+		scheme, _, _ := strings.Cut(before, "://")
+		return clip(scheme) + "://[REDACTED]"
 	}
+	before = u.Redacted()
 	if has {
 		before += "?[REDACTED]"
 	}
@@ -314,8 +314,9 @@ func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
 	for k, v := range p.Header {
 		header.Set(k, v)
 	}
+	whole := &untilEnd{ReadCloser: body}
 	req := (&http.Request{Method: http.MethodPut, URL: at, Header: header, Host: header.Get("Host"),
-		Body: body, ContentLength: -1}).WithContext(ctx)
+		Body: whole, ContentLength: -1}).WithContext(ctx)
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return p.errorf(ctx, err)
@@ -324,7 +325,24 @@ func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return p.errorf(ctx, fmt.Errorf("the server answered %s", resp.Status))
 	}
+	if !whole.ended.Load() {
+		return p.errorf(ctx, fmt.Errorf("the server answered %s before it had all", resp.Status))
+	}
 	return nil
+}
+
+// untilEnd notes that a body was read to its end.
+type untilEnd struct {
+	io.ReadCloser
+	ended atomic.Bool
+}
+
+func (u *untilEnd) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err == io.EOF {
+		u.ended.Store(true)
+	}
+	return n, err
 }
 
 // putBody is the body of a PUT.

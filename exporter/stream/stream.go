@@ -135,6 +135,8 @@ func Serve(ctx context.Context, f Frames, s io.ReadWriteCloser, goaway bool) err
 			case <-down:
 			case <-ctx.Done():
 				return err
+			case <-slow.C:
+				return err
 			}
 		}
 		why := err.Error()

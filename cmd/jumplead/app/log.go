@@ -55,9 +55,15 @@ func (o logOptions) handler(w io.Writer, terminal bool) slog.Handler {
 			}
 			switch a.Key {
 			case slog.TimeKey:
+				if a.Value.Kind() != slog.KindTime {
+					return a // a driver's own
+				}
 				return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z"))
 			case slog.LevelKey:
-				l, _ := a.Value.Any().(slog.Level)
+				l, ok := a.Value.Any().(slog.Level)
+				if !ok {
+					return a
+				}
 				return slog.String("level", strings.ToLower(session.LevelName(l)))
 			}
 			return a
