@@ -203,7 +203,7 @@ func (e *Encoder) find(pos, limit int) step {
 		length = same(w, from, pos, left)
 		best = better(best, length, pos-from-1)
 	}
-	for range depth {
+	for i := 0; i < depth && length < left; i++ {
 		from := int(p4) - 1
 		if from < 0 || pos-from > DictSize {
 			break
@@ -212,7 +212,7 @@ func (e *Encoder) find(pos, limit int) step {
 			if n := same(w, from, pos, left); n > length {
 				length = n
 				best = better(best, n, pos-from-1)
-				if n >= nice || n == left {
+				if n >= nice {
 					break
 				}
 			}
