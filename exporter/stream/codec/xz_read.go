@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash"
 	"hash/crc32"
 	"hash/crc64"
@@ -30,6 +31,17 @@ const (
 	xzCRC64  = 0x4
 	xzSHA256 = 0xa
 )
+
+// Filters change data so that it packs better, and are chained before LZMA2.
+const xzLZMA2 = 0x21
+
+func xzFilter(id uint64) string {
+	names := map[uint64]string{3: "delta", 4: "x86", 5: "powerpc", 6: "ia64", 7: "arm", 8: "armthumb", 9: "sparc", 10: "arm64", 11: "riscv"}
+	if name, ok := names[id]; ok {
+		return name
+	}
+	return fmt.Sprintf("%#x", id)
+}
 
 var crc64Table = crc64.MakeTable(crc64.ECMA)
 
@@ -59,14 +71,12 @@ func xzSum(h hash.Hash) []byte {
 	return sum
 }
 
-// xzIndex is what a stream's index has to say: so many records, with this hash.
-// The records themselves could be any number.
+// An xzIndex is what a stream's index has to say: so many records, with this
+// hash. The records themselves could be any number.
 type xzIndex struct {
 	n   uint64
 	sum hash.Hash
 }
-
-func newXZIndex() xzIndex { return xzIndex{sum: sha256.New()} }
 
 func (x *xzIndex) add(unpadded, unpacked uint64) {
 	var b [16]byte
@@ -74,6 +84,18 @@ func (x *xzIndex) add(unpadded, unpacked uint64) {
 	binary.LittleEndian.PutUint64(b[8:], unpacked)
 	x.n++
 	x.sum.Write(b[:])
+}
+
+// take returns the index, and begins a new one.
+func (x *xzIndex) take() (n uint64, sum [sha256.Size]byte) {
+	if x.sum == nil {
+		x.sum = sha256.New()
+	}
+	n = x.n
+	x.sum.Sum(sum[:0])
+	x.n = 0
+	x.sum.Reset()
+	return n, sum
 }
 
 // unxz unpacks xz.
@@ -85,14 +107,15 @@ type unxz struct {
 	check    hash.Hash // of the stream, nil if there is none
 	index    xzIndex
 
+	header   [1024]byte // of a block
 	inBlock  bool
 	start    int64 // of the block, its header included
 	data     int64 // where the block's packed data starts
 	packed   int64 // how much of it there is, as the header says, or -1
 	size     int64 // how much that makes, as the header says, or -1
 	unpacked int64
+	chunk    int64 // where the last chunk of packed data starts
 	lzma     lzma2.Decoder
-	filters  []xzFilter
 }
 
 func (x *unxz) close() {}
@@ -153,7 +176,8 @@ func (x *unxz) nextStream() error {
 	if x.check, known = xzCheck(h[7]); !known {
 		return in.unsupported(at+7, "check %#x, so that nothing would tell damaged data from good", h[7])
 	}
-	x.inStream, x.index = true, newXZIndex()
+	x.index.take()
+	x.inStream = true
 	return nil
 }
 
@@ -169,8 +193,7 @@ func (x *unxz) nextBlock() error {
 	if size == 0 {
 		return x.endStream()
 	}
-	var buf [1024]byte
-	h := buf[:4*(int(size)+1)]
+	h := x.header[:4*(int(size)+1)]
 	h[0] = size
 	if err := in.full(h[1:], what); err != nil {
 		return err
@@ -201,39 +224,27 @@ func (x *unxz) nextBlock() error {
 	if x.packed == 0 {
 		return odd("a block without data")
 	}
-	x.filters = nil
-	last := int(flags & 3)
-	for i := range last + 1 {
-		id, ok1 := xzNumber(r)
-		n, ok2 := xzNumber(r)
-		if !ok1 || !ok2 || n > uint64(r.Len()) {
-			return odd("a filter that is too long")
-		}
-		props := make([]byte, n)
-		r.Read(props)
-		if i == last {
-			if id != xzLZMA2 {
-				return in.unsupported(x.start, "filter %#x at the end of a chain", id)
-			}
-			if n != 1 || props[0] > 40 {
-				return odd("a dictionary of no size")
-			}
-			dict := uint64(1)<<32 - 1
-			if props[0] < 40 {
-				dict = (2 | uint64(props[0]&1)) << (props[0]/2 + 11)
-			}
-			if dict > MaxWindow {
-				return in.tooLarge(x.start, dict)
-			}
-			x.lzma.Reset(int(dict))
-			continue
-		}
-		f, err := newXZFilter(id, props)
-		if err != nil {
-			return in.unsupported(x.start, "%v", err)
-		}
-		x.filters = append(x.filters, f)
+	if n := flags&3 + 1; n > 1 {
+		id, _ := xzNumber(r)
+		return in.unsupported(x.start, "a chain of %d filters, of which the first is %s: only LZMA2 alone is read", n, xzFilter(id))
 	}
+	id, ok1 := xzNumber(r)
+	n, ok2 := xzNumber(r)
+	bits, err := r.ReadByte()
+	if ok1 && id != xzLZMA2 {
+		return in.unsupported(x.start, "filter %s: only LZMA2 is read", xzFilter(id))
+	}
+	if !ok1 || !ok2 || n != 1 || err != nil || bits > 40 {
+		return odd("a dictionary of no size")
+	}
+	dict := uint64(1)<<32 - 1
+	if bits < 40 {
+		dict = (2 | uint64(bits&1)) << (bits/2 + 11)
+	}
+	if dict > MaxWindow {
+		return in.tooLarge(x.start, dict)
+	}
+	x.lzma.Reset(int(dict))
 	for r.Len() > 0 {
 		if b, _ := r.ReadByte(); b != 0 {
 			return in.unsupported(x.start, "something new in %s", what)
@@ -249,7 +260,9 @@ func (x *unxz) nextBlock() error {
 // readBlock reads from a block, and its end, if that is what is next.
 func (x *unxz) readBlock(p []byte) (int, error) {
 	in := x.in
-	at := in.offset()
+	if !x.lzma.InChunk() {
+		x.chunk = in.offset()
+	}
 	n, err := x.lzma.Read(in, p)
 	x.unpacked += int64(n)
 	if x.check != nil {
@@ -258,7 +271,7 @@ func (x *unxz) readBlock(p []byte) (int, error) {
 	packed := in.offset() - x.data
 	switch {
 	case err != nil && err != io.EOF:
-		return n, in.failed(err, at, "a block")
+		return n, in.failed(err, x.chunk, "a block")
 	case x.packed >= 0 && packed > x.packed, x.size >= 0 && x.unpacked > x.size:
 		return n, in.corrupt(in.offset(), "a block is longer than its header says")
 	case err == nil:
@@ -268,7 +281,7 @@ func (x *unxz) readBlock(p []byte) (int, error) {
 	}
 	var zeros [3]byte
 	padding := zeros[:-packed&3]
-	at = in.offset()
+	at := in.offset()
 	if err := in.full(padding, "a block's padding"); err != nil {
 		return n, err
 	}
@@ -310,14 +323,14 @@ func (x *unxz) endStream() error {
 		return v
 	}
 	differs := errors.New("the sizes are not those of the blocks")
-	index := newXZIndex()
-	if n := number(); failed == nil && n != x.index.n {
+	blocks, want := x.index.take()
+	if n := number(); failed == nil && n != blocks {
 		failed = differs
 	}
-	for failed == nil && index.n < x.index.n {
-		index.add(number(), number())
+	for i := uint64(0); i < blocks && failed == nil; i++ {
+		x.index.add(number(), number())
 	}
-	if failed == nil && !bytes.Equal(index.sum.Sum(nil), x.index.sum.Sum(nil)) {
+	if _, got := x.index.take(); failed == nil && got != want {
 		failed = differs
 	}
 	for failed == nil && (in.offset()-start)%4 != 0 {
@@ -386,12 +399,4 @@ func xzNumber(r io.ByteReader) (v uint64, ok bool) {
 		}
 	}
 	return 0, false
-}
-
-const xzLZMA2 = 0x21
-
-type xzFilter interface{}
-
-func newXZFilter(id uint64, props []byte) (xzFilter, error) {
-	return nil, errors.ErrUnsupported
 }

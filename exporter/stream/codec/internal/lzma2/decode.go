@@ -99,6 +99,10 @@ func (d *Decoder) Read(src Source, p []byte) (int, error) {
 	return 0, nil
 }
 
+// InChunk says whether a chunk has begun and not ended. If not, Read begins one,
+// once it has handed out what there is.
+func (d *Decoder) InChunk() bool { return d.inChunk }
+
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
