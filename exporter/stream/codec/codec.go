@@ -214,7 +214,7 @@ func (in *input) unsupported(at int64, format string, args ...any) error {
 // tooLarge refuses a window.
 func (in *input) tooLarge(at int64, window uint64) error {
 	return &Error{Encoding: in.encoding, Offset: at, Kind: ErrTooLarge,
-		Reason: fmt.Sprintf("it takes a window of %d MiB to unpack this; the limit is %d MiB", (window+1<<20-1)>>20, MaxWindow>>20)}
+		Reason: fmt.Sprintf("it takes a window of %d MiB to unpack this; the limit is %d MiB", (window-1)>>20+1, MaxWindow>>20)}
 }
 
 // failed is why an attempt to read or unpack what failed with err: the input
