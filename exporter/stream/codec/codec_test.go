@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -17,7 +18,10 @@ import (
 )
 
 // sample is n bytes of which some repeat and some do not, always the same.
-func sample(n int) []byte {
+func sample(n int) []byte { return slices.Clone(wholeSample()[:n]) }
+
+var wholeSample = sync.OnceValue(func() []byte {
+	const n = 4<<20 + 1
 	r := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, 0, n+1<<12)
 	for len(b) < n {
@@ -39,8 +43,8 @@ func sample(n int) []byte {
 			}
 		}
 	}
-	return b[:n]
-}
+	return b
+})
 
 // sizes are what goes wrong when a buffer is full to the byte.
 func sizes(t *testing.T) []int {
