@@ -26,16 +26,16 @@ type kind struct {
 	argv func(addr string) []string
 }
 
-func (b *bench) ours() kind {
+func (b *bench) ours(config string) kind {
 	return kind{"jumplead", func(addr string) []string {
-		return []string{filepath.Join(b.build, "jumplead"), "run", "--exporter-config", b.config,
+		return []string{filepath.Join(b.build, "jumplead"), "run", "--exporter-config", config,
 			"--tls-grpc-listener", addr, "--tls-grpc-insecure"}
 	}}
 }
 
-func (b *bench) theirs() kind {
+func (b *bench) theirs(config string) kind {
 	return kind{"jmp", func(addr string) []string {
-		return []string{b.env.Bin("jmp"), "run", "--exporter-config", b.config,
+		return []string{b.env.Bin("jmp"), "run", "--exporter-config", config,
 			"--tls-grpc-listener", addr, "--tls-grpc-insecure"}
 	}}
 }

@@ -163,11 +163,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.start(ctx); err != nil {
 		return err
 	}
-	ours, err := b.launch(ctx, b.ours())
+	ours, err := b.launch(ctx, b.ours(b.config))
 	if err != nil {
 		return err
 	}
-	theirs, err := b.launch(ctx, b.theirs())
+	theirs, err := b.launch(ctx, b.theirs(b.config))
 	if err != nil {
 		return err
 	}
@@ -180,6 +180,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	for _, f := range []func(context.Context, *exporter, *exporter, *exporter) error{b.memory, b.calls, b.tunnels, b.load} {
 		if err := f(ctx, ours, theirs, bare); err != nil {
+			return err
+		}
+	}
+	for _, f := range []func(context.Context) error{b.images, b.codecs, b.shell} {
+		if err := f(ctx); err != nil {
 			return err
 		}
 	}
@@ -220,8 +225,13 @@ func (b *bench) writeConfig() (string, error) {
 		fmt.Fprintf(&s, "  echo%d: {type: jumpstarter_driver_network.driver.EchoNetwork}\n", i)
 	}
 	fmt.Fprintf(&s, "  serial: {type: jumpstarter_driver_pyserial.driver.PySerial, config: {url: 'loop://'}}\n")
-	path := filepath.Join(b.build, "bench.yaml")
-	return path, os.WriteFile(path, []byte(s.String()), 0o644)
+	return b.write("bench.yaml", s.String())
+}
+
+// write writes a file into the build folder.
+func (b *bench) write(name, text string) (string, error) {
+	path := filepath.Join(b.build, name)
+	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
 // stock is the Python process that runs the stock client.
@@ -250,7 +260,12 @@ func (b *bench) startStock(ctx context.Context, script string) (*stock, error) {
 
 // do runs one command of the stock client and returns its seconds.
 func (s *stock) do(at, op string, n, chunk int) (float64, error) {
-	if err := s.in.Encode(map[string]any{"at": at, "op": op, "n": n, "chunk": chunk}); err != nil {
+	return s.run(at, op, map[string]any{"n": n, "chunk": chunk})
+}
+
+func (s *stock) run(at, op string, args map[string]any) (float64, error) {
+	args["at"], args["op"] = at, op
+	if err := s.in.Encode(args); err != nil {
 		return 0, err
 	}
 	if !s.out.Scan() {

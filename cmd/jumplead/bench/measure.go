@@ -26,7 +26,7 @@ func (b *bench) start(ctx context.Context) error {
 			return e.first.Seconds(), nil
 		}
 	}
-	m, err := b.interleave(timed(b.ours()), timed(b.theirs()), timed(b.bare()))
+	m, err := b.interleave(timed(b.ours(b.config)), timed(b.theirs(b.config)), timed(b.bare()))
 	if err != nil {
 		return err
 	}

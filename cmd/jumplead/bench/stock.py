@@ -5,6 +5,7 @@ standard output:
 
     {"at": "HOST:PORT", "op": "call", "n": 100}
     {"at": "HOST:PORT", "op": "up" | "down", "n": bytes, "chunk": bytes}
+    {"at": "HOST:PORT", "op": "flash" | "dump", "path": file}
 
 Calls and tunnels go through the client classes as a test would use them; the
 time does not include connecting.
@@ -61,6 +62,11 @@ def main():
                 for _ in range(cmd["n"]):
                     power.on()
                 seconds = (time.perf_counter() - start) / cmd["n"]
+            elif cmd["op"] in ("flash", "dump"):
+                flasher = client.children["flasher"]
+                start = time.perf_counter()
+                getattr(flasher, cmd["op"])(cmd["path"])
+                seconds = time.perf_counter() - start
             else:
                 f = {"up": up, "down": down}[cmd["op"]]
                 seconds = portal.call(f, client.children["tcp"], cmd["n"], cmd["chunk"])
