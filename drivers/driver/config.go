@@ -35,6 +35,10 @@ type Problem struct {
 	Pos     Pos
 	Warning bool // the file works all the same
 	Text    string
+
+	Node     string // path of the instance that it is about, or ""
+	Unread   bool   // a warning of a key that nobody reads: who checks a file takes it for a typo
+	Upstream string // what the Python exporter makes of it without a word, or ""
 }
 
 func (p Problem) String() string {
@@ -207,7 +211,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 			names[i] = f.name
 		}
 		name, hint := strconv.Quote(join(at, p.Name)), Hint(p.Name, names)
-		if d.lenient {
+		if d.lenient { // upstream's drivers of this kind take any key
 			d.warn(d.pos(p.Key), "unknown key %s is ignored%s", name, hint)
 		} else {
 			d.err(d.pos(p.Key), "unknown key %s%s", name, hint)
@@ -222,7 +226,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, pos Pos, at string, d
 			if f.def != "" {
 				d.value(f.defaultNode(), v.FieldByIndex(f.index), f, join(at, f.name), depth+1)
 			}
-		case !f.pointer && !f.omitEmpty:
+		case f.required():
 			d.err(pos, "key %q is missing: %s", join(at, f.name), orElse(f.doc, "it has no default"))
 		}
 	}

@@ -18,6 +18,15 @@ type Contract struct {
 	// Forwarded says that clients forward local connections into its streams
 	// and watch only for their end: a stream that fails must end as well.
 	Forwarded bool
+
+	// Exports is the table of a node of the contract without a node: for who
+	// only reads it, as the functions behind its rows have nothing to work with.
+	// The contract's own client, a pointer to nothing, makes one:
+	//
+	//	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
+	//
+	// It is nil where there are no rows.
+	Exports func() []Export
 }
 
 // Role says what a node of a spec is to the tree.
@@ -37,6 +46,10 @@ type Spec struct {
 	Role     Role
 	Lenient  bool     // unknown config keys are ignored, with a warning, as upstream ignores them
 	Children []string // names of the children that a node must have, each of its own or a ref
+
+	// Exports is what the contract's Exports is, for a backend whose table is not
+	// quite the contract's: one that lacks a row, or has one more.
+	Exports func() []Export
 
 	config reflect.Type
 	open   func(context.Context, *Env, any) (Driver, error)
@@ -89,24 +102,66 @@ type NodeReader interface {
 	ReadNode(*yaml.Node)
 }
 
+// Table lists the rows that a node of the spec has, for who only reads them: the
+// functions behind them must not be called.
+func (s Spec) Table() []Export {
+	switch {
+	case s.Exports != nil:
+		return s.Exports()
+	case s.Contract.Exports != nil:
+		return s.Contract.Exports()
+	}
+	return nil
+}
+
 // Key describes one key of a spec's config.
 type Key struct {
 	Name     string
 	Type     string
 	Default  string
+	Min, Max string   // of a number, or ""
+	OneOf    []string // the words that it may hold, if only some
 	Required bool
 	Doc      string
+	Keys     []Key // of the mapping that it holds, or the mappings
 }
 
-// Keys lists the config keys of a spec.
+// Keys lists the config keys of a spec, without those that all drivers have.
 func (s Spec) Keys() []Key {
 	if s.config == nil {
 		return nil
 	}
+	return keysOf(s.config, 0)
+}
+
+// CommonKeys lists the config keys that all drivers have.
+func CommonKeys() []Key { return keysOf(reflect.TypeFor[common](), 0) }
+
+// describedDepth bounds descriptions of types, as a type may contain itself.
+const describedDepth = 4
+
+// innermost is what pointers, lists and maps of a type lead to.
+func innermost(t reflect.Type) reflect.Type {
+	for range describedDepth {
+		switch t.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+			t = t.Elem()
+		}
+	}
+	return t
+}
+
+func keysOf(t reflect.Type, depth int) []Key {
 	var keys []Key
-	for _, f := range fieldsOf(s.config, "yaml") {
-		keys = append(keys, Key{Name: f.name, Type: typeName(f.typ), Default: f.def, Doc: f.doc,
-			Required: !f.hasDef && !f.pointer && !f.omitEmpty})
+	for _, f := range fieldsOf(t, "yaml") {
+		k := Key{Name: f.name, Type: typeName(f.typ), Default: f.def, Min: f.min, Max: f.max, Doc: f.doc, Required: f.required()}
+		if len(f.oneof) > 0 {
+			k.OneOf = f.oneof
+		}
+		if t := innermost(f.typ); t.Kind() == reflect.Struct && depth < describedDepth {
+			k.Keys = keysOf(t, depth+1)
+		}
+		keys = append(keys, k)
 	}
 	return keys
 }

@@ -130,7 +130,7 @@ func Plan(root Decl, opt Options) (*Tree, Problems) {
 	}
 	for _, r := range p.refs {
 		if r.node.target != nil && p.circular(r.node) {
-			p.err(r.pos, "%s: ref %q leads back to itself", r.node.where(), r.path)
+			p.err(r.node, r.pos, "ref %q leads back to itself", r.path)
 		}
 	}
 	p.unfolds()
@@ -156,8 +156,15 @@ type ref struct {
 	pos  Pos
 }
 
-func (p *planner) err(pos Pos, format string, args ...any) {
-	p.problems = append(p.problems, Problem{Pos: pos, Text: fmt.Sprintf(format, args...)})
+// err notes a mistake in a node.
+func (p *planner) err(n *Node, pos Pos, format string, args ...any) {
+	p.note(n, Problem{Pos: pos, Text: fmt.Sprintf(format, args...)})
+}
+
+// note notes a problem of a node, whose name it puts in front.
+func (p *planner) note(n *Node, x Problem) {
+	x.Node, x.Text = n.Path, n.where()+": "+x.Text
+	p.problems = append(p.problems, x)
 }
 
 func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
@@ -170,27 +177,27 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	n.UUID = uuid.NewSHA1(p.opt.Namespace, []byte(strings.Join(n.names(), "\x00")))
 	p.nodes = append(p.nodes, n)
 	if depth > maxDepth {
-		p.err(d.Pos, "%s: children nest deeper than %d", n.where(), maxDepth)
+		p.err(n, d.Pos, "children nest deeper than %d", maxDepth)
 		return n
 	}
 
 	switch {
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
-			p.err(d.TypePos, "%s: no driver of type %q%s", n.where(), d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
+			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
 		}
 	case d.Ref != "":
 		n.Spec = &Spec{Type: "ref", Role: Ref}
 		p.refs = append(p.refs, ref{n, d.Ref, d.RefPos})
 	default:
 		if n.Spec = p.group; n.Spec == nil {
-			p.err(d.Pos, "%s: no type is given, and no driver for groups is built in", n.where())
+			p.err(n, d.Pos, "no type is given, and no driver for groups is built in")
 		}
 	}
 	p.configure(n, d)
 	if n.Spec != nil && n.Spec.Role == Ref && len(d.Children) > 0 {
-		p.problems = append(p.problems, Problem{Pos: d.Children[0].Pos, Warning: true,
-			Text: n.where() + ": children of a ref are ignored: it has those of the node that it stands for"})
+		p.note(n, Problem{Pos: d.Children[0].Pos, Warning: true,
+			Text: "children of a ref are ignored: it has those of the node that it stands for"})
 		return n
 	}
 	seen := map[string]bool{}
@@ -198,10 +205,10 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		c := &d.Children[i]
 		switch {
 		case c.Name == "": // clients find children by their names
-			p.err(c.Pos, "%s: a child needs a name", n.where())
+			p.err(n, c.Pos, "a child needs a name")
 			continue
 		case seen[c.Name]:
-			p.err(c.Pos, "%s: two children are called %q", n.where(), c.Name)
+			p.err(n, c.Pos, "two children are called %q", c.Name)
 			continue
 		}
 		seen[c.Name] = true
@@ -210,7 +217,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	if n.Spec != nil {
 		for _, name := range n.Spec.Children {
 			if !seen[name] {
-				p.err(d.Pos, "%s: child %q is missing: %s needs it, as a driver of its own or as a ref%s", n.where(), name, n.Spec.Type,
+				p.err(n, d.Pos, "child %q is missing: %s needs it, as a driver of its own or as a ref%s", name, n.Spec.Type,
 					Hint(name, slices.Sorted(maps.Keys(seen))))
 			}
 		}
@@ -229,8 +236,7 @@ func (p *planner) configure(n *Node, d *Decl) {
 	if cfg != nil && cfg.Kind == yaml.MappingNode {
 		pairs, ps := Pairs(cfg, d.Pos.File)
 		for _, x := range ps {
-			x.Text = n.where() + ": " + x.Text
-			p.problems = append(p.problems, x)
+			p.note(n, x)
 		}
 		own, shared = emptyLike(cfg), emptyLike(cfg)
 		for _, kv := range pairs {
@@ -255,10 +261,9 @@ func (p *planner) configure(n *Node, d *Decl) {
 	ps := DecodeConfig(own, n.Config, d.Pos, n.Spec.Lenient)
 	var com common
 	ps = append(ps, DecodeConfig(shared, &com, d.Pos, false)...)
-	for i := range ps {
-		ps[i].Text = n.where() + ": " + ps[i].Text
+	for _, x := range ps {
+		p.note(n, x)
 	}
-	p.problems = append(p.problems, ps...)
 	if ps.Err() != nil {
 		return // what a config says is only asked of a sound one
 	}
@@ -298,7 +303,7 @@ func (p *planner) identify(n *Node, pos Pos) {
 		return
 	}
 	if other := p.byID[n.UUID]; other != nil {
-		p.err(pos, "%s: uuid: %s is taken by %s", n.where(), n.UUID, other.where())
+		p.err(n, pos, "uuid: %s is taken by %s", n.UUID, other.where())
 		return
 	}
 	p.byID[n.UUID] = n
@@ -318,7 +323,7 @@ func (p *planner) link(r ref) {
 			for _, c := range at.Children {
 				names = append(names, c.Name)
 			}
-			p.err(r.pos, "%s: ref %q: %s has no child %q%s", r.node.where(), r.path, at.where(), name, Hint(name, names))
+			p.err(r.node, r.pos, "ref %q: %s has no child %q%s", r.path, at.where(), name, Hint(name, names))
 			return
 		}
 		at = at.Children[i]
@@ -371,7 +376,7 @@ func (p *planner) unfolds() {
 		return s
 	}
 	if size(p.Root) > maxReports {
-		p.err(p.Root.Pos, "export: with all refs followed, these are more than %d nodes", maxReports)
+		p.err(p.Root, p.Root.Pos, "with all refs followed, these are more than %d nodes", maxReports)
 	}
 }
 
@@ -385,7 +390,7 @@ func (p *planner) claims() {
 		for _, c := range n.Claims() {
 			if other := owner[c]; other != nil {
 				if other != n {
-					p.problems = append(p.problems, Problem{Pos: n.Pos, Warning: true,
+					p.problems = append(p.problems, Problem{Pos: n.Pos, Warning: true, Node: n.Path,
 						Text: fmt.Sprintf("%s and %s both use %s: only one can have it at a time", other.where(), n.where(), c)})
 				}
 				continue

@@ -878,7 +878,7 @@ func TestKeys(t *testing.T) {
 		{Name: "map", Type: "map of text"},
 	}
 	specs := new(rig).specs()
-	if got := specs[0].Keys(); !slices.Equal(got, want) {
+	if got := specs[0].Keys(); !reflect.DeepEqual(got, want) {
 		t.Errorf("Keys() = %+v; want %+v", got, want)
 	}
 	if got := specs[2].Keys(); len(got) != 1 || !got[0].Required {

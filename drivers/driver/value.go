@@ -503,6 +503,9 @@ type field struct {
 	typ       reflect.Type
 }
 
+// required says whether a config has to hold the key.
+func (f field) required() bool { return !f.hasDef && !f.pointer && !f.omitEmpty }
+
 type fieldsKey struct {
 	t   reflect.Type
 	tag string

@@ -31,6 +31,7 @@ var Contract = driver.Contract{
 	Kind:   "network",
 
 	Forwarded: true, // upstream's port forwarders connect to it
+	Exports:   func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Interface is a service that can be connected to.

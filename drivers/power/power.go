@@ -18,6 +18,8 @@ var Contract = driver.Contract{
 	Name:   "power",
 	Client: "jumpstarter_driver_power.client.PowerClient",
 	Kind:   "power",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Interface is a supply. Switching to the state it is in already does no harm.

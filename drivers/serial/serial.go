@@ -35,6 +35,8 @@ var Contract = driver.Contract{
 	Name:   "serial",
 	Client: "jumpstarter_driver_pyserial.client.PySerialClient",
 	Kind:   "serial",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Interface is a serial line.

@@ -33,6 +33,8 @@ var Contract = driver.Contract{
 	Name:   "shell",
 	Client: "jumpstarter_driver_shell.client.ShellClient",
 	Kind:   "shell",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // TimeoutCode is the exit status of a script that was ended for taking too long.

@@ -34,6 +34,8 @@ var Contract = driver.Contract{
 	Name:   "ssh",
 	Client: "jumpstarter_driver_ssh.client.SSHWrapperClient",
 	Kind:   "network",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Service is the child that every node of the contract has: where the DUT's SSH

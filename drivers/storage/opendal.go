@@ -15,6 +15,8 @@ var OpendalContract = driver.Contract{
 	Name:   "storage",
 	Client: "jumpstarter_driver_opendal.client.OpendalClient",
 	Kind:   "other",
+
+	Exports: func() []driver.Export { return OpendalExports(nil, (*OpendalClient)(nil)) },
 }
 
 // Opendal is a folder of files.

@@ -40,19 +40,27 @@ var (
 		Name:   "storage",
 		Client: "jumpstarter_driver_opendal.client.StorageMuxClient",
 		Kind:   "storage",
+
+		Exports: muxTable,
 	}
 	// MuxFlasherContract is MuxContract with a client that also flashes.
 	MuxFlasherContract = driver.Contract{
 		Name:   "storage",
 		Client: "jumpstarter_driver_opendal.client.StorageMuxFlasherClient",
 		Kind:   "storage",
+
+		Exports: muxTable,
 	}
 	FlasherContract = driver.Contract{
 		Name:   "storage",
 		Client: "jumpstarter_driver_opendal.client.FlasherClient",
 		Kind:   "storage",
+
+		Exports: func() []driver.Export { return FlasherExports(nil, (*FlasherClient)(nil)) },
 	}
 )
+
+func muxTable() []driver.Export { return MuxExports(nil, (*MuxClient)(nil)) }
 
 // Mux is a medium that is switched between the host and the DUT.
 type Mux interface {

@@ -22,6 +22,8 @@ var Contract = driver.Contract{
 	Name:   "tmt",
 	Client: "jumpstarter_driver_tmt.client.TMTClient",
 	Kind:   "testing",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Service is the child that every node of the contract has: where the DUT's SSH

@@ -18,6 +18,8 @@ var Contract = driver.Contract{
 	Name:   "vnc",
 	Client: "jumpstarter_driver_vnc.client.VNClient",
 	Kind:   "composite",
+
+	Exports: func() []driver.Export { return Exports((*Client)(nil)) },
 }
 
 // Service is the child that every node of the contract has: where the VNC server

@@ -59,6 +59,8 @@ var Contract = driver.Contract{
 	Client:    "jumpstarter_driver_network.client.DbusNetworkClient",
 	Kind:      network.Contract.Kind,
 	Forwarded: true,
+
+	Exports: func() []driver.Export { return network.Exports((*bus)(nil)) }, // there is no address
 }
 
 // LabelKind is the label of a node that tells the client which bus it is.

@@ -16,6 +16,7 @@ import (
 var Network = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_network.driver.EchoNetwork",
 	Contract: network.Contract,
+	Exports:  func() []driver.Export { return network.Exports((*service)(nil)) }, // there is no address
 	Doc:      "a service that sends back what it is sent, for trials and tests",
 	Lenient:  true,
 }, func(_ context.Context, env *driver.Env, _ struct{}) (driver.Driver, error) {

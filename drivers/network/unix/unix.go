@@ -39,6 +39,7 @@ func (c Config) Validate() error {
 var Network = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_network.driver.UnixNetwork",
 	Contract: network.Contract,
+	Exports:  func() []driver.Export { return network.Exports((*service)(nil)) }, // there is no address
 	Doc:      "a Unix domain socket on the exporter's machine",
 }, func(_ context.Context, env *driver.Env, cfg Config) (driver.Driver, error) {
 	return network.Driver(&service{cfg.Path, env.Log}), nil

@@ -37,6 +37,7 @@ func (c Config) String() string { return fmt.Sprintf("vsock:%d:%d", c.CID, c.Por
 var Network = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_network.driver.VsockNetwork",
 	Contract: network.Contract,
+	Exports:  func() []driver.Export { return network.Exports((*service)(nil)) }, // there is no address
 	Doc:      "a service of a virtual machine, over vsock",
 }, func(_ context.Context, env *driver.Env, cfg Config) (driver.Driver, error) {
 	return network.Driver(&service{cfg, env.Log}), nil
