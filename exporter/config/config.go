@@ -31,9 +31,7 @@
 //
 // What makes the Python exporter refuse a file is an error here, too. So is,
 // unlike there, a mistake in an instance's own keys, which there turns the
-// instance into an empty group; and whatever this exporter does not serve yet,
-// because a harness without its hooks is not the harness that the file
-// describes. All mistakes are reported at once.
+// instance into an empty group. All mistakes are reported at once.
 //
 // # What only a controller needs
 //
@@ -49,11 +47,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 	"gopkg.in/yaml.v3"
 )
 
@@ -64,6 +65,7 @@ type Config struct {
 	Namespace, Name   string
 	Description, MOTD string
 	Export            driver.Decl // the root: a group with the children in the order of the file
+	Hooks             hook.Hooks
 
 	Endpoint, Token  string // of the controller
 	TLS              TLS
@@ -175,7 +177,7 @@ func (r *reader) config(n *yaml.Node) *Config {
 		c.Export.Children = r.children(e, "")
 	}
 	if h := top["hooks"]; h != nil {
-		r.hooks(h)
+		r.hooks(h, &c.Hooks)
 	}
 
 	r.optional(top["endpoint"], "endpoint", &c.Endpoint)
@@ -343,30 +345,37 @@ func (r *reader) methods(n *yaml.Node, at string) map[string]string {
 	return m
 }
 
-// hooks checks hooks as upstream does, and refuses those that would run.
-func (r *reader) hooks(n *yaml.Node) {
-	hooks := r.object(n, "hooks", "beforeLease|before_lease", "afterLease|after_lease")
-	for _, name := range []string{"beforeLease", "afterLease"} {
-		h := hooks[name]
-		if h == nil || null(h) {
-			continue
-		}
-		name = "hooks." + name
-		keys := r.object(h, name, "script", "exec|exec_", "timeout", "onFailure|on_failure")
-		if keys == nil {
-			continue
-		}
-		var script, exec string
-		var timeout int
-		r.optional(keys["exec"], name+".exec", &exec)
-		r.lax(keys["timeout"], name+".timeout", "an integer of seconds", &timeout)
-		r.literal(keys["onFailure"], name+".onFailure", "warn", "endLease", "exit")
-		if s := keys["script"]; s == nil {
-			r.err(h, "key %q is missing", name+".script")
-		} else if r.text(s, name+".script", &script) && strings.TrimSpace(script) != "" {
-			r.err(s, "%s: hooks are not served yet: take this one out, or leave its script blank, to run without it", name)
-		}
+// hooks reads what runs at the beginning and the end of a lease.
+func (r *reader) hooks(n *yaml.Node, hooks *hook.Hooks) {
+	keys := r.object(n, "hooks", "beforeLease|before_lease", "afterLease|after_lease")
+	hooks.BeforeLease = r.hook(keys["beforeLease"], "hooks.beforeLease")
+	hooks.AfterLease = r.hook(keys["afterLease"], "hooks.afterLease")
+}
+
+func (r *reader) hook(n *yaml.Node, at string) *hook.Hook {
+	if n == nil || null(n) {
+		return nil
 	}
+	keys := r.object(n, at, "script", "exec|exec_", "timeout", "onFailure|on_failure")
+	if keys == nil {
+		return nil
+	}
+	h := &hook.Hook{OnFailure: hook.Warn}
+	if s := keys["script"]; s == nil {
+		r.err(n, "key %q is missing", at+".script")
+	} else {
+		r.text(s, at+".script", &h.Script)
+	}
+	r.optional(keys["exec"], at+".exec", &h.Exec)
+	seconds := int64(hook.DefaultTimeout / time.Second)
+	r.lax(keys["timeout"], at+".timeout", "an integer of seconds", &seconds)
+	const most = int64(math.MaxInt64 / time.Second) // 292 years
+	h.Timeout = time.Duration(min(max(seconds, -most), most)) * time.Second
+	if f := keys["onFailure"]; f != nil {
+		r.literal(f, at+".onFailure", string(hook.Warn), string(hook.EndLease), string(hook.Exit))
+		h.OnFailure = hook.Policy(fmt.Sprint(driver.Scalar(f)))
+	}
+	return h
 }
 
 func (r *reader) grpcOptions(n *yaml.Node, c *Config) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 )
 
 var update = flag.Bool("update", false, "write what was found into the want sections of testdata")
@@ -28,7 +29,7 @@ func environ(vars map[string]string) func(string) string {
 //
 // A good file is one that the Python exporter's ExporterConfigV1Alpha1 loads,
 // too, and understands likewise; a broken one is refused there, or turned into
-// something that nobody can have meant, or has hooks.
+// something that nobody can have meant.
 func TestCorpus(t *testing.T) {
 	count := map[string]int{}
 	for _, kind := range []string{"good", "broken"} {
@@ -89,6 +90,11 @@ func render(c *Config, problems driver.Problems) string {
 	show("tls", fmt.Sprintf("%+v", c.TLS), "{CA: Insecure:false}")
 	show("failureDetection", fmt.Sprintf("%+v", c.FailureDetection), "{MaxRapidFailures:5 RapidFailureWindow:60}")
 	show("exitOnLeaseEnd", c.ExitOnLeaseEnd, false)
+	for _, h := range []*hook.Hook{c.Hooks.BeforeLease, c.Hooks.AfterLease} {
+		if h != nil {
+			fmt.Fprintf(&b, "hook %q exec %q, %v, %s\n", h.Script, h.Exec, h.Timeout, h.OnFailure)
+		}
+	}
 	for _, k := range slices.Sorted(maps.Keys(c.GRPCOptions)) {
 		fmt.Fprintf(&b, "grpcOptions.%s %#v\n", k, c.GRPCOptions[k])
 	}

@@ -1,0 +1,96 @@
+// Package hook runs the scripts that an exporter's config has for the beginning
+// and the end of a lease: beforeLease makes the harness ready for its next user,
+// afterLease leaves it tidy behind the last one.
+//
+//	hooks:
+//	  beforeLease:
+//	    script: |
+//	      j power cycle
+//	      echo "kernel: $(j ssh -- uname -r)" > "$JMP_MOTD_FILE"
+//	    timeout: 60
+//	    onFailure: endLease
+//	  afterLease:
+//	    script: /usr/local/lib/lab/tidy.py
+//
+// # What a script gets
+//
+// A script of one line that is the path of a file runs from that file, any other
+// is handed to its interpreter with -c. The interpreter is exec, or Python for a
+// file that ends in .py, or /bin/sh. It runs in the exporter's working directory,
+// with a terminal for its three standard streams, so that programs write line by
+// line, and with the exporter's environment, and in it
+//
+//	JUMPSTARTER_HOST    a Unix socket on which j, jmp and Python clients reach the
+//	                    harness; it asks for no passphrase
+//	JMP_DRIVERS_ALLOW   UNSAFE: these clients may use every driver
+//	LEASE_NAME, CLIENT_NAME
+//	JMP_MOTD_FILE       beforeLease only: what the script writes into this file is
+//	                    told to every user who comes in, at most 64 KiB
+//
+// and what makes programs behave for nobody in front of the terminal: TERM is
+// dumb, DEBIAN_FRONTEND is noninteractive, and so on.
+//
+// # How it ends
+//
+// A script whose time is over gets SIGTERM and, when that has not ended all of
+// its processes after five seconds, SIGKILL. It is all of its processes that are
+// ended: how they are found is in [process.Mark]. What a script that went well
+// leaves in the background lives on until the end of the lease, [Runner.Close];
+// its output is dropped.
+//
+// [process.Mark]: https://pkg.go.dev/github.com/jumplead/jumplead/hw/process#Mark
+package hook
+
+import (
+	"strings"
+	"time"
+)
+
+// Hooks are an exporter's; nil is none.
+type Hooks struct {
+	BeforeLease, AfterLease *Hook
+}
+
+// Any reports whether there are hooks.
+func (h Hooks) Any() bool { return h.BeforeLease != nil || h.AfterLease != nil }
+
+// Hook is one script.
+type Hook struct {
+	Script    string // a blank one is not run
+	Exec      string // interpreter; "" leaves it to the script
+	Timeout   time.Duration
+	OnFailure Policy
+}
+
+// DefaultTimeout is how long a hook may take that does not say.
+const DefaultTimeout = 120 * time.Second
+
+// Policy says what becomes of a lease whose hook failed.
+type Policy string
+
+// The policies, as a config spells them.
+const (
+	Warn     Policy = "warn"     // the lease goes on, and its user is told
+	EndLease Policy = "endLease" // the lease ends
+	Exit     Policy = "exit"     // the exporter ends
+)
+
+// Blank reports whether there is nothing to run.
+func (h Hook) Blank() bool { return strings.TrimSpace(h.Script) == "" }
+
+// Kind is which of the hooks one is.
+type Kind string
+
+// The kinds of hooks, as a config spells them.
+const (
+	BeforeLease Kind = "beforeLease"
+	AfterLease  Kind = "afterLease"
+)
+
+// Failure is a hook that failed.
+type Failure struct {
+	Text      string // in upstream's words, which clients show
+	OnFailure Policy
+}
+
+func (f *Failure) Error() string { return f.Text }
