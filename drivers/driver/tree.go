@@ -79,7 +79,9 @@ type Node struct {
 	labels map[string]string
 	target *Node // of a Ref
 	env    *Env
+	decl   *Decl
 	open   atomic.Pointer[Driver]
+	users  atomic.Int64  // calls and streams in progress, or retiredUsers
 	turn   chan struct{} // holds one token: whoever has it opens or closes
 	absent bool          // guarded by turn: reported once
 }
@@ -168,7 +170,7 @@ func (p *planner) note(n *Node, x Problem) {
 }
 
 func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
-	n := &Node{Name: d.Name, Parent: parent, Pos: d.Pos, Description: d.Description, Methods: d.Methods,
+	n := &Node{Name: d.Name, Parent: parent, Pos: d.Pos, Description: d.Description, Methods: d.Methods, decl: d,
 		turn: make(chan struct{}, 1)}
 	n.turn <- struct{}{}
 	if parent != nil {
