@@ -96,17 +96,27 @@ const maxSize = 1 << 20
 // A file with errors yields as much of a Config as could be understood, for
 // [driver.Plan] to find what is wrong with the rest, or nil.
 func Load(path string, getenv func(string) string) (*Config, driver.Problems, error) {
+	text, err := Read(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, problems := Parse(path, text, getenv)
+	return c, problems, nil
+}
+
+// Read reads the text of a file, or so much of it that [Parse] sees that it is
+// too large.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, advise(err)
+		return nil, advise(err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
-		return nil, nil, advise(err)
+		return nil, advise(err)
 	}
-	c, problems := Parse(path, text, getenv)
-	return c, problems, nil
+	return text, nil
 }
 
 // advise adds to an error about a file what can be done about it.
@@ -129,7 +139,7 @@ func Parse(name string, text []byte, getenv func(string) string) (*Config, drive
 	}
 	r.problems.Sort()
 	// What is wrong in an anchored mapping is found at every alias of it.
-	return c, slices.Compact(r.problems)
+	return c, slices.CompactFunc(r.problems, func(a, b driver.Problem) bool { return a.Pos == b.Pos && a.Text == b.Text })
 }
 
 // reader walks a document and notes what is wrong with it.
@@ -137,6 +147,9 @@ type reader struct {
 	file     string
 	getenv   func(string) string
 	problems driver.Problems
+
+	node     string // path of the instance that is being read
+	upstream string // what the Python exporter makes of a mistake here, if it says nothing
 }
 
 func (r *reader) pos(n *yaml.Node) driver.Pos {
@@ -144,11 +157,16 @@ func (r *reader) pos(n *yaml.Node) driver.Pos {
 }
 
 func (r *reader) err(n *yaml.Node, format string, args ...any) {
-	r.problems = append(r.problems, driver.Problem{Pos: r.pos(n), Text: fmt.Sprintf(format, args...)})
+	r.note(driver.Problem{Pos: r.pos(n), Text: fmt.Sprintf(format, args...), Upstream: r.upstream})
 }
 
 func (r *reader) warn(n *yaml.Node, format string, args ...any) {
-	r.problems = append(r.problems, driver.Problem{Pos: r.pos(n), Warning: true, Text: fmt.Sprintf(format, args...)})
+	r.note(driver.Problem{Pos: r.pos(n), Warning: true, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) note(p driver.Problem) {
+	p.Node = r.node
+	r.problems = append(r.problems, p)
 }
 
 func (r *reader) config(n *yaml.Node) *Config {
@@ -273,8 +291,13 @@ func (r *reader) children(n *yaml.Node, path string) []driver.Decl {
 
 // instance reads one node of the tree. Upstream decides by which keys are there:
 // type comes first, then children, then ref.
+//
+// An instance of which no variant can be read becomes a group there, because
+// every mapping is one: of the children that it has, or empty.
 func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 	d := driver.Decl{Name: name, Pos: r.pos(n)}
+	defer func(outer string) { r.node = outer }(r.node)
+	r.node = path
 	if driver.Resolve(n).Kind != yaml.MappingNode {
 		r.err(n, "%s: wants type, children or ref, got %s", path, driver.Found(n))
 		return d
@@ -294,13 +317,22 @@ func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 		}
 	}
 	typ, children, ref := keys["type"], keys["children"], keys["ref"]
+	group := "makes an empty group of it"
+	switch _, other := driver.Scalar(ref).(string); {
+	case children != nil:
+		group = "makes a group of its children, without a driver"
+	case other && typ != nil:
+		group = "takes the ref instead"
+	}
 	switch {
 	case typ != nil:
 		d.TypePos = r.pos(driver.Resolve(typ))
-		if r.text(typ, path+": type", &d.Type) && d.Type == "" {
+		if driver.Scalar(typ) == "" {
 			r.err(typ, "%s: type is empty", path)
 		}
 		ignore("the instance has a type", "ref")
+		r.upstream = group
+		r.text(typ, path+": type", &d.Type)
 		r.optional(keys["description"], path+": description", &d.Description)
 		d.Methods = r.methods(keys["methods_description"], path+": methods_description")
 		if c := keys["config"]; c != nil {
@@ -312,17 +344,23 @@ func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 				r.key(p, path+": config")
 			}
 		}
+		r.upstream = ""
 	case children != nil:
 		ignore("the instance has children", "ref")
 		ignore("a group without a type has none", "description", "methods_description", "config")
 	case ref != nil:
 		d.RefPos = r.pos(driver.Resolve(ref))
-		if r.text(ref, path+": ref", &d.Ref) && d.Ref == "" {
+		if driver.Scalar(ref) == "" {
 			r.err(ref, "%s: ref is empty", path)
 		}
+		r.upstream = group
+		r.text(ref, path+": ref", &d.Ref)
+		r.upstream = ""
 		ignore("a ref has that of what it refers to", "description", "methods_description", "config")
 	default:
+		r.upstream = group
 		r.err(n, "%s: has neither type nor children nor ref", path)
+		r.upstream = ""
 	}
 	if children != nil {
 		d.Children = r.children(children, path)
@@ -406,7 +444,9 @@ func (r *reader) mapping(n *yaml.Node, at string) ([]driver.Pair, bool) {
 		return nil, false
 	}
 	pairs, problems := driver.Pairs(n, r.file)
-	r.problems = append(r.problems, problems...)
+	for _, p := range problems {
+		r.note(p)
+	}
 	return pairs, true
 }
 
@@ -462,7 +502,8 @@ func (r *reader) known(pairs []driver.Pair, at, hint string, names ...string) ma
 		if near == "" {
 			near = hint
 		}
-		r.warn(p.Key, "%sunknown key %q is ignored%s", at, p.Name, near)
+		r.note(driver.Problem{Pos: r.pos(p.Key), Warning: true, Unread: true,
+			Text: fmt.Sprintf("%sunknown key %q is ignored%s", at, p.Name, near)})
 	}
 	return keys
 }

@@ -1,0 +1,39 @@
+package config
+
+import (
+	"testing"
+)
+
+// What the Python exporter makes of instances with mistakes in their own keys;
+// compared with release 0.9.0 (ExporterConfigV1Alpha1.model_validate).
+func TestParseUpstream(t *testing.T) {
+	const empty, group, ref = "makes an empty group of it", "makes a group of its children, without a driver", "takes the ref instead"
+	for instance, want := range map[string]string{
+		"{type: 5}":                                 empty,
+		"{type: a.B, config: []}":                   empty,
+		"{type: a.B, config: }":                     empty,
+		"{type: a.B, description: 5}":               empty,
+		"{type: a.B, methods_description: {on: 5}}": empty,
+		"{type: a.B, config: {5: x}}":               empty,
+		"{tpye: a.B}":                               empty,
+		"{ref: 5}":                                  empty,
+		"{type: 5, ref: x}":                         ref,
+		"{type: a.B, config: , children: {x: {type: a.C}}}":       group,
+		"{type: a.B, description: 5, children: {x: {type: a.C}}}": group,
+		"{type: a.B, children: []}":                               "", // refused there, too
+		"{type: ''}":                                              "",
+		"{ref: ''}":                                               "",
+		"5":                                                       "",
+	} {
+		_, problems := Parse("f", []byte(minimal+"export: {n: "+instance+"}\n"), none)
+		err := problems.Err()
+		if err == nil {
+			t.Errorf("Parse(%s) found no error", instance)
+		}
+		for _, p := range problems {
+			if !p.Warning && (p.Upstream != want || p.Node != "n") {
+				t.Errorf("Parse(%s) found %+v; want upstream %q, node n", instance, p, want)
+			}
+		}
+	}
+}
