@@ -36,6 +36,7 @@ const (
 	Packers Capability = "packers" // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
 	PTY     Capability = "pty"     // the kernel's pseudo-terminals
 	Python  Capability = "python"  // the stock Python packages in a virtual environment; see NeedFunc
+	Systemd Capability = "systemd" // systemd-analyze, which judges unit files
 	UART    Capability = "uart"    // a real serial port that a test may play with; see UARTPath
 	VSock   Capability = "vsock"   // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
 )
@@ -48,6 +49,7 @@ var probes = map[Capability]func() error{
 	Packers: nil,
 	PTY:     probePTY,
 	Python:  nil,
+	Systemd: func() error { _, err := exec.LookPath("systemd-analyze"); return err },
 	UART:    probeUART,
 	VSock:   nil,
 }

@@ -87,6 +87,14 @@ func (p *program) getenv(key string) string {
 	return ""
 }
 
+// unsetenv takes variables out of the environment.
+func (p *program) unsetenv(keys ...string) {
+	p.Env = slices.DeleteFunc(slices.Clone(p.Env), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(keys, k)
+	})
+}
+
 // Main runs the program and returns its exit status. It ends when the context
 // does, if not before.
 func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
