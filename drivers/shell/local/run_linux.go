@@ -3,16 +3,17 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/shell"
+	"github.com/jumplead/jumplead/hw/process"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,14 +22,15 @@ const (
 	linger = 1 * time.Second // for the output of processes that outlive their script
 )
 
-// errDeaf says that the caller has heard enough.
-var errDeaf = errors.New("the caller stopped listening")
+var (
+	errDeaf = errors.New("the caller stopped listening")
+	errOver = fmt.Errorf("the session is over: %w", driver.ErrUnavailable)
+)
 
 // run is one script that runs, or has run.
 //
-// Four goroutines belong to it: the keeper, which ends the processes when it is
-// time; one that starts the shell and waits for it; and a reader for each pipe,
-// which holds one chunk until it is taken.
+// Three goroutines belong to it: the keeper, which ends the processes when it is
+// time; and a reader for each pipe, which holds one chunk until it is taken.
 type run struct {
 	cmd   *exec.Cmd
 	pipes [2]*os.File       // the ends of standard output and standard error that are read
@@ -37,12 +39,10 @@ type run struct {
 	shut  chan struct{}     // closed when none does
 	left  atomic.Bool       // a pipe is held open by others than the script
 
-	exited chan struct{} // closed when the shell has ended, but was not waited for: its number stays its own
-	taken  chan struct{} // closed when all output was taken
-	settle chan struct{} // closed when the shell may be waited for
-	waited chan struct{} // closed when it was
-	ended  chan struct{} // closed when the keeper is through
-	cause  error         // why the keeper ended the script; nil when it did not
+	proc  *process.Process
+	taken chan struct{} // closed when all output was taken
+	ended chan struct{} // closed when the keeper is through
+	cause error         // why the keeper ended the script; nil when it did not
 }
 
 // start starts a script. The context is that of the call: the script's processes
@@ -59,8 +59,8 @@ func (s *scripts) start(ctx context.Context, cmd *exec.Cmd, timeout time.Duratio
 	defer s.running.Done()
 	s.mu.Unlock()
 
-	r := &run{cmd: cmd, out: make(chan shell.Output), shut: make(chan struct{}), exited: make(chan struct{}),
-		taken: make(chan struct{}), settle: make(chan struct{}), waited: make(chan struct{}), ended: make(chan struct{})}
+	r := &run{cmd: cmd, out: make(chan shell.Output), shut: make(chan struct{}),
+		taken: make(chan struct{}), ended: make(chan struct{})}
 	if err := s.launch(r, tag); err != nil {
 		return nil, err
 	}
@@ -73,13 +73,10 @@ func (s *scripts) start(ctx context.Context, cmd *exec.Cmd, timeout time.Duratio
 	}
 	s.running.Go(func() {
 		defer close(r.ended)
-		m := mark{cmd.Process.Pid, tag}
-		r.cause = keeper{timeout, r.exited, r.taken, s.closing, m.hit, m.strike}.keep(ctx)
-		close(r.settle)
-		select {
-		case <-r.waited:
-		case <-time.After(killGrace): // it is in the kernel's hands
-		}
+		m := r.proc.Mark()
+		r.cause = process.Keeper{Timeout: timeout, Grace: process.TermGrace, Exited: r.proc.Exited(), Taken: r.taken,
+			Closing: s.closing, Hit: m.Hit, Strike: m.Strike}.Keep(ctx)
+		r.proc.Settle()
 	})
 	return r, nil
 }
@@ -92,13 +89,9 @@ func (s *scripts) launch(r *run, tag string) (err error) {
 		r.pipes[i], ends[i], e = os.Pipe()
 		err = errors.Join(err, e)
 	}
-	started := make(chan error, 1)
 	if err == nil {
-		r.cmd.Env = append(r.cmd.Env, tag)
 		r.cmd.Stdout, r.cmd.Stderr = ends[0], ends[1]
-		r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-		s.running.Go(func() { r.hold(started) })
-		err = <-started
+		r.proc, err = process.Start(r.cmd, tag)
 	}
 	for i := range ends {
 		ends[i].Close()
@@ -121,33 +114,15 @@ func (s *scripts) drop(f *os.File) {
 	f.Close()
 }
 
-// hold starts the shell and waits for its end.
-func (r *run) hold(started chan<- error) {
-	runtime.LockOSThread() // the shell ends with the thread that started it, not with the process
-	err := r.cmd.Start()
-	started <- err
-	if err != nil {
-		runtime.UnlockOSThread()
-		return
-	}
-	for unix.Waitid(unix.P_PID, r.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-	}
-	runtime.UnlockOSThread()
-	close(r.exited)
-	<-r.settle
-	_ = r.cmd.Wait() // its status is read later
-	close(r.waited)
-}
-
 // status is the shell's exit status, or why it was ended.
 func (r *run) status() (int, error) {
-	if r.cause != nil {
-		return 0, r.cause
+	switch r.cause {
+	case nil:
+		return r.proc.Code(), nil
+	case process.ErrClosing:
+		return 0, errOver
 	}
-	if s := r.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() {
-		return -int(s.Signal()), nil // as Python's
-	}
-	return r.cmd.ProcessState.ExitCode(), nil
+	return 0, r.cause
 }
 
 // follow passes output on until the shell has ended and the pipes with it, or a
@@ -156,7 +131,7 @@ func (r *run) follow(ctx context.Context, closing <-chan struct{}, yield func(sh
 	late := time.NewTimer(0)
 	late.Stop()
 	defer late.Stop()
-	for shut, exited := r.shut, r.exited; shut != nil || exited != nil; {
+	for shut, exited := r.shut, r.proc.Exited(); shut != nil || exited != nil; {
 		select {
 		case o := <-r.out:
 			if !yield(o) {

@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/shell"
+	"github.com/jumplead/jumplead/hw/process"
 )
 
 // closeLimit is how long Close waits for processes that were killed: the
@@ -45,7 +45,7 @@ type scripts struct {
 var _ shell.Interface = (*scripts)(nil)
 
 func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
-	return shell.Driver(&scripts{Config: c, log: env.Log, name: "JUMPLEAD_SHELL_" + rand.Text(),
+	return shell.Driver(&scripts{Config: c, log: env.Log, name: process.TagName(),
 		closing: make(chan struct{}), pipes: map[*os.File]bool{}}), nil
 }
 
@@ -89,7 +89,7 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 		switch {
 		case err == errDeaf:
 			return
-		case err == errTimeout:
+		case err == process.ErrTimeout:
 			s.log.Error("time is over", "method", method, "timeout", timeout.String())
 			code = shell.TimeoutCode
 			last.Stderr = fmt.Sprintf("\nTimeout expired while running %s: timed out after %s seconds\n",
@@ -177,8 +177,8 @@ func (s *scripts) Close() error {
 		return nil
 	}
 	end := time.Now().Add(closeLimit)
-	all := mark{tag: s.name + "="}
-	all.hit(syscall.SIGKILL)
+	all := process.Mark{Tag: s.name + "="}
+	all.Hit(syscall.SIGKILL)
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -189,7 +189,7 @@ func (s *scripts) Close() error {
 	case <-time.After(closeLimit):
 	}
 	left := 0
-	if !await(time.Until(end), nil, func() bool { left = all.hit(syscall.SIGKILL); return left == 0 }) {
+	if !process.Await(time.Until(end), nil, func() bool { left = all.Hit(syscall.SIGKILL); return left == 0 }) {
 		return fmt.Errorf("%d processes of scripts have not ended %v after they were killed", left, closeLimit)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package local
+package process
 
 import (
 	"context"
@@ -26,14 +26,14 @@ func TestKeeper(t *testing.T) {
 	}{
 		{"ends by itself", 300 * time.Second, times{exit: 10 * time.Second, taken: 10 * time.Second}, 0, false, nil, 10 * time.Second, "[]"},
 		{"its reader is slow", 3 * time.Second, times{exit: time.Second, taken: time.Minute}, 0, false, nil, time.Minute, "[]"},
-		{"time is over", 3 * time.Second, times{exit: never}, time.Second, false, errTimeout, 4 * time.Second, "[terminated 3s]"},
-		{"no time at all", 0, times{exit: never}, 0, false, errTimeout, 0, "[terminated 0s]"},
-		{"ignores SIGTERM", 3 * time.Second, times{exit: never}, never, false, errTimeout, 8 * time.Second, "[terminated 3s killed 8s]"},
-		{"cannot be killed", 3 * time.Second, times{exit: never}, never, true, errTimeout, 9 * time.Second, "[terminated 3s killed 8s]"},
+		{"time is over", 3 * time.Second, times{exit: never}, time.Second, false, ErrTimeout, 4 * time.Second, "[terminated 3s]"},
+		{"no time at all", 0, times{exit: never}, 0, false, ErrTimeout, 0, "[terminated 0s]"},
+		{"ignores SIGTERM", 3 * time.Second, times{exit: never}, never, false, ErrTimeout, 8 * time.Second, "[terminated 3s killed 8s]"},
+		{"cannot be killed", 3 * time.Second, times{exit: never}, never, true, ErrTimeout, 9 * time.Second, "[terminated 3s killed 8s]"},
 		{"caller goes", 300 * time.Second, times{exit: never, cancel: 2 * time.Second}, time.Second, false, context.Canceled, 3 * time.Second, "[terminated 2s]"},
 		{"caller goes after the exit", 300 * time.Second, times{exit: time.Second, taken: never, cancel: 2 * time.Second}, never, false, context.Canceled, 7 * time.Second, "[terminated 2s killed 7s]"},
-		{"session ends", 300 * time.Second, times{exit: never, closing: 2 * time.Second}, never, false, errOver, 2 * time.Second, "[killed 2s]"},
-		{"session ends in the grace", 3 * time.Second, times{exit: never, closing: 4 * time.Second}, never, false, errTimeout, 4 * time.Second, "[terminated 3s killed 4s]"},
+		{"session ends", 300 * time.Second, times{exit: never, closing: 2 * time.Second}, never, false, ErrClosing, 2 * time.Second, "[killed 2s]"},
+		{"session ends in the grace", 3 * time.Second, times{exit: never, closing: 4 * time.Second}, never, false, ErrTimeout, 4 * time.Second, "[terminated 3s killed 4s]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -70,13 +70,13 @@ func TestKeeper(t *testing.T) {
 					return 1
 				}
 				strike := func(sig syscall.Signal) { hit(sig) }
-				err := keeper{test.timeout, exited, taken, closing, hit, strike}.keep(ctx)
+				err := Keeper{test.timeout, TermGrace, exited, taken, closing, hit, strike}.Keep(ctx)
 				took := time.Since(start)
 				if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
-					t.Errorf("keep() = %v; want %v", err, test.want)
+					t.Errorf("Keep() = %v; want %v", err, test.want)
 				}
 				if took < test.after || took > test.after+50*time.Millisecond {
-					t.Errorf("keep() takes %v; want %v", took, test.after)
+					t.Errorf("Keep() takes %v; want %v", took, test.after)
 				}
 				if got := fmt.Sprint(hits); got != test.hits {
 					t.Errorf("signals = %v; want %v", got, test.hits)

@@ -1,0 +1,159 @@
+package process
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// tagPrefix is what the names of all variables begin with that mark processes.
+const tagPrefix = "JUMPLEAD_RUN_"
+
+// TagName makes a name for a variable that marks processes, which nobody else has.
+func TagName() string { return tagPrefix + rand.Text() }
+
+// Mark tells a program's processes from all others.
+type Mark struct {
+	Session int    // that the program leads; 0 when it has been waited for, and the number may be another's
+	Tag     string // NAME=VALUE, or NAME= for any value, in the environment; for NAME see [TagName]
+
+	// Strays says from when on a stray is one of the program's: it holds for
+	// those that began no earlier, and bear no other program's tag. 0 is never.
+	Strays Time
+}
+
+// Time is when a process began, in the kernel's ticks since the machine did.
+type Time uint64
+
+// Strike sends a signal to the processes that are still in the group that the
+// program began in, all at once: no fork can dodge it.
+func (m Mark) Strike(sig syscall.Signal) {
+	if m.Session > 0 {
+		_ = syscall.Kill(-m.Session, sig)
+	}
+}
+
+// Hit sends a signal to all processes that bear the mark, once to each, and
+// returns how many there are. Signal 0 only counts. What is being forked may need
+// another hit.
+func (m Mark) Hit(sig syscall.Signal) (n int) {
+	m.Strike(sig)
+	for _, p := range m.find() {
+		if p.session == m.Session && p.group == p.session || p.send(sig) {
+			n++
+		}
+	}
+	return n
+}
+
+// find lists the living processes that bear the mark.
+func (m Mark) find() []entry {
+	all := table()
+	var mine []entry
+	known := map[int]bool{}
+	for _, p := range all {
+		if !p.dead() && m.on(p) {
+			known[p.pid] = true
+			mine = append(mine, p)
+		}
+	}
+	// Ancestors may stand anywhere in the table, as numbers are used again.
+	for more := len(mine) > 0; more; {
+		more = false
+		for _, p := range all {
+			if known[p.parent] && !known[p.pid] {
+				known[p.pid], more = true, true
+				if !p.dead() {
+					mine = append(mine, p)
+				}
+			}
+		}
+	}
+	return mine
+}
+
+// on reports whether a process bears the mark itself.
+func (m Mark) on(p entry) bool {
+	if p.session == m.Session && m.Session != 0 {
+		return true
+	}
+	if p.session == 0 { // the kernel's own
+		return false
+	}
+	tagged := false
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ") // as it was when the program started
+	if err == nil {
+		for v := range strings.SplitSeq(string(env), "\x00") {
+			if v == m.Tag || strings.HasSuffix(m.Tag, "=") && strings.HasPrefix(v, m.Tag) {
+				return true
+			}
+			tagged = tagged || strings.HasPrefix(v, tagPrefix)
+		}
+	}
+	return m.Strays != 0 && p.began >= m.Strays && !tagged && p.stray()
+}
+
+// entry is one line of the kernel's table of processes.
+type entry struct {
+	pid, parent, group, session int
+	state                       byte
+	began                       Time
+}
+
+// dead is a process that has ended, and perhaps was not waited for.
+func (p entry) dead() bool { return strings.IndexByte("ZXx", p.state) >= 0 }
+
+// send sends a signal to the process, if it is there.
+func (p entry) send(sig syscall.Signal) bool {
+	h, err := os.FindProcess(p.pid)
+	if err != nil {
+		return false
+	}
+	defer h.Release()
+	// Looked at again now that there is a handle: whoever gets the number next is
+	// not hit.
+	now, ok := look(p.pid)
+	return ok && now.began == p.began && !now.dead() && !errors.Is(h.Signal(sig), os.ErrProcessDone)
+}
+
+// table lists the processes.
+func table() (all []entry) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			if p, ok := look(pid); ok {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// look reads what the kernel tells of a process.
+func look(pid int) (entry, bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return entry{}, false
+	}
+	// "PID (NAME) STATE PPID PGRP SESSION ..."; a name may hold anything
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 20 {
+		return entry{}, false
+	}
+	p := entry{pid: pid, state: f[0][0]}
+	p.parent, _ = strconv.Atoi(f[1])
+	p.group, _ = strconv.Atoi(f[2])
+	p.session, _ = strconv.Atoi(f[3])
+	began, _ := strconv.ParseUint(f[19], 10, 64)
+	p.began = Time(began)
+	return p, true
+}
