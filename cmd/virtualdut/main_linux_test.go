@@ -57,7 +57,7 @@ func command(t *testing.T, dir string) *exec.Cmd {
 func TestSignals(t *testing.T) {
 	hwtest.Need(t, hwtest.PTY)
 	dir := t.TempDir()
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGINT, syscall.SIGKILL, syscall.SIGHUP} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGINT, syscall.SIGKILL, syscall.SIGHUP, syscall.SIGQUIT} {
 		cmd := command(t, dir)
 		conn, err := net.Dial("unix", filepath.Join(dir, "control.sock"))
 		if err != nil {

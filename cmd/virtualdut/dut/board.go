@@ -24,11 +24,31 @@ type State struct {
 	Phase   Phase   `json:"phase"`
 	Voltage float64 `json:"voltage"` // volts
 	Current float64 `json:"current"` // amperes
+	Card    Side    `json:"card"`
+	UART    Cable   `json:"uart"`
 }
+
+// Side is where the mux has the SD card.
+type Side string
+
+const (
+	SideDUT  Side = "dut"
+	SideHost Side = "host"
+	SideOff  Side = "off" // on neither side
+)
+
+// Cable is what the console's cable is.
+type Cable string
+
+const (
+	Plugged   Cable = "plugged"
+	Unplugged Cable = "unplugged"
+)
 
 // wire is the far end of the UART's transmit line. Send does not wait: what the wire cannot take is lost.
 type wire interface {
 	Send(p []byte)
+	State() Cable
 }
 
 // site is the network service of the device.
@@ -45,12 +65,14 @@ type board struct {
 	bootTime time.Duration
 	wire     wire
 	site     site
+	load     func(context.Context) (image, error) // what is on the card
 	log      *slog.Logger
 
 	switching sync.Mutex // held while the rail is being switched
 
-	mu  sync.Mutex
-	run *run // nil while the rail is off
+	mu   sync.Mutex
+	run  *run // nil while the rail is off
+	card Side
 }
 
 // run is the time from switching on to switching off. All that the computer remembers is here, so that nothing outlives
@@ -58,13 +80,15 @@ type board struct {
 type run struct {
 	board *board
 	start time.Time
-	tx    chan byte // the UART's send buffer: the firmware waits when it is full
-	rx    chan byte // the UART's receive buffer: input is lost when it is full
+	tx    chan byte     // the UART's send buffer: the firmware waits when it is full
+	rx    chan byte     // the UART's receive buffer: input is lost when it is full
+	slot  chan struct{} // the card's slot: there is something in it when the card has come or gone
 	cut   context.CancelFunc
 	ended sync.WaitGroup
 
 	mu    sync.Mutex
 	phase Phase
+	image image // that was booted
 }
 
 // UART buffers, in bytes.
@@ -90,6 +114,7 @@ func (b *board) On() {
 		start: time.Now(),
 		tx:    make(chan byte, txSize),
 		rx:    make(chan byte, rxSize),
+		slot:  make(chan struct{}, 1),
 		cut:   cut,
 		phase: PhaseBoot,
 	}
@@ -123,6 +148,30 @@ func (b *board) current() *run {
 	return b.run
 }
 
+// Turn turns the mux of the card.
+func (b *board) Turn(to Side) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.card == to {
+		return
+	}
+	b.card = to
+	b.log.Info("card turned", "to", to)
+	if b.run != nil {
+		select {
+		case b.run.slot <- struct{}{}:
+		default: // it will look at the card anyway
+		}
+	}
+}
+
+// inserted tells whether the device has the card.
+func (b *board) inserted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.card == SideDUT
+}
+
 // Receive is the far end of the UART's receive line. It does not wait.
 func (b *board) Receive(p []byte) {
 	r := b.current()
@@ -154,11 +203,14 @@ const (
 
 // State measures.
 func (b *board) State() State {
-	r := b.current()
+	b.mu.Lock()
+	r, s := b.run, State{Rail: "off", Phase: PhaseOff, Card: b.card}
+	b.mu.Unlock()
+	s.UART = b.wire.State()
 	if r == nil {
-		return State{Rail: "off", Phase: PhaseOff}
+		return s
 	}
-	s := State{Rail: "on", Phase: r.now()}
+	s.Rail, s.Phase = "on", r.now()
 	switch s.Phase {
 	case PhaseBoot:
 		s.Current = loadBoot

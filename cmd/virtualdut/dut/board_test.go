@@ -2,6 +2,7 @@ package dut
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"math"
@@ -18,6 +19,8 @@ type tape struct {
 	bytes []byte
 	times []time.Time
 }
+
+func (t *tape) State() Cable { return Plugged }
 
 func (t *tape) Send(p []byte) {
 	t.mu.Lock()
@@ -92,7 +95,8 @@ func bench(t *testing.T, bootTime time.Duration, test func(b *board, out *tape, 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		out, site := &tape{}, &fakeSite{}
-		b := &board{bootTime: bootTime, wire: out, site: site, log: slog.New(slog.DiscardHandler)}
+		b := &board{bootTime: bootTime, wire: out, site: site, card: SideDUT, log: slog.New(slog.DiscardHandler)}
+		b.load = func(context.Context) (image, error) { return image{}, nil }
 		defer b.Off()
 		test(b, out, site)
 	})
@@ -119,7 +123,7 @@ func TestBootTimeline(t *testing.T) {
 				last := begin
 				for _, s := range bootScript {
 					word := strings.TrimSpace(strings.TrimPrefix(s.text, "%"))
-					if word == "." {
+					if word == "." || word == "" {
 						continue
 					}
 					at, ok := out.at(word)
@@ -187,40 +191,41 @@ func TestPhasesAndMeter(t *testing.T) {
 	bench(t, time.Second, func(b *board, out *tape, site *fakeSite) {
 		check := func(when string, want State) {
 			t.Helper()
+			want.Card, want.UART = SideDUT, Plugged
 			if got := b.State(); got != want {
 				t.Errorf("%s: State() = %+v; want %+v", when, got, want)
 			}
 		}
-		check("before", State{"off", PhaseOff, 0, 0})
+		check("before", State{Rail: "off", Phase: PhaseOff})
 		b.On()
-		check("at power on", State{"on", PhaseBoot, 4.736, 3.3})
+		check("at power on", State{Rail: "on", Phase: PhaseBoot, Voltage: 4.736, Current: 3.3})
 		time.Sleep(inrushTime)
-		check("inrush", State{"on", PhaseBoot, 4.857, milli(0.9 + 2.4/math.E)})
+		check("inrush", State{Rail: "on", Phase: PhaseBoot, Voltage: 4.857, Current: milli(0.9 + 2.4/math.E)})
 		time.Sleep(500 * time.Millisecond)
-		check("boot", State{"on", PhaseBoot, 4.928, 0.9})
+		check("boot", State{Rail: "on", Phase: PhaseBoot, Voltage: 4.928, Current: 0.9})
 		time.Sleep(time.Second)
-		check("up", State{"on", PhaseUp, 4.966, 0.42})
+		check("up", State{Rail: "on", Phase: PhaseUp, Voltage: 4.966, Current: 0.42})
 		b.On()
-		check("on again", State{"on", PhaseUp, 4.966, 0.42})
+		check("on again", State{Rail: "on", Phase: PhaseUp, Voltage: 4.966, Current: 0.42})
 		site.busy = 2
-		check("two requests", State{"on", PhaseUp, 4.938, 0.78})
+		check("two requests", State{Rail: "on", Phase: PhaseUp, Voltage: 4.938, Current: 0.78})
 		site.busy = 99
-		check("many requests", State{"on", PhaseUp, 4.909, 1.14})
-		want := "virtual device under test\nphase: up\nuptime: 1.5 s\nrail: 4.909 V, 1.140 A\n"
+		check("many requests", State{Rail: "on", Phase: PhaseUp, Voltage: 4.909, Current: 1.14})
+		want := "virtual device under test\nphase: up\nbooted: factory firmware 1.0\nuptime: 1.5 s\nrail: 4.909 V, 1.140 A\n"
 		if got := site.status(); got != want {
 			t.Errorf("status = %q; want %q", got, want)
 		}
 		b.Receive([]byte("poweroff\r"))
 		settle()
-		check("halted", State{"on", PhaseHalted, 4.996, 0.05})
+		check("halted", State{Rail: "on", Phase: PhaseHalted, Voltage: 4.996, Current: 0.05})
 		b.Off()
-		check("off", State{"off", PhaseOff, 0, 0})
+		check("off", State{Rail: "off", Phase: PhaseOff})
 		b.Off()
-		check("off again", State{"off", PhaseOff, 0, 0})
+		check("off again", State{Rail: "off", Phase: PhaseOff})
 		out.take()
 		b.On()
 		settle()
-		check("on after a halt", State{"on", PhaseUp, 4.909, 1.14})
+		check("on after a halt", State{Rail: "on", Phase: PhaseUp, Voltage: 4.909, Current: 1.14})
 	})
 }
 
@@ -450,6 +455,134 @@ func FuzzEditor(f *testing.F) {
 			if len(e.line) > lineMax || !done && columns != runes(e.line) {
 				t.Fatalf("keys %q: the terminal shows %d columns of the line %q", keys, columns, e.line)
 			}
+		}
+	})
+}
+
+// flashed is a board whose card has an image of size bytes.
+func flashed(b *board, name string, size int64) {
+	b.load = func(context.Context) (image, error) {
+		return image{name: name, size: size, sum: [32]byte{1, 2, 3}}, nil
+	}
+}
+
+// shows tells what was sent since the last time, and wants some of it.
+func shows(t *testing.T, when string, out *tape, want ...string) string {
+	t.Helper()
+	got := out.take()
+	for _, w := range want {
+		if !strings.Contains(got, w) {
+			t.Errorf("%s the console shows %q; want %q in it", when, got, w)
+		}
+	}
+	return got
+}
+
+func TestBootFromCard(t *testing.T) {
+	bench(t, time.Second, func(b *board, out *tape, site *fakeSite) {
+		b.On()
+		settle()
+		shows(t, "with an empty card", out, "vboot: card: empty\r\nvboot: starting, factory firmware 1.0\r\n")
+		flashed(b, "my image", 12)
+		b.Receive([]byte("image\r"))
+		settle()
+		shows(t, "before a reboot", out, "image\r\nfactory firmware 1.0\r\n"+prompt)
+		b.Off()
+		b.On()
+		settle()
+		const id = `image "my image", 12 bytes, sha256 010203000000`
+		shows(t, "after a flash and a power cycle", out, "vboot: card: "+id+"\r\nvboot: starting, checksum good\r\n")
+		if got := site.status(); !strings.Contains(got, "booted: "+id+"\n") {
+			t.Errorf("status() = %q; want %s", got, id)
+		}
+		b.Receive([]byte("image\r"))
+		settle()
+		shows(t, "when asked", out, id)
+		b.load = func(context.Context) (image, error) { return image{}, errors.New("worn out") }
+		b.Receive([]byte("reboot\r"))
+		settle()
+		shows(t, "with a bad card", out, "vboot: card: cannot be read: worn out\r\nvboot: starting, factory firmware 1.0\r\n")
+	})
+}
+
+// TestNoCard boots without a card, which comes later, or not before the power goes.
+func TestNoCard(t *testing.T) {
+	bench(t, time.Second, func(b *board, out *tape, _ *fakeSite) {
+		flashed(b, "late", 5)
+		for _, side := range []Side{SideHost, SideOff} {
+			b.Turn(side)
+			b.On()
+			settle()
+			got := shows(t, "without a card", out)
+			if want := "vboot: card: none is in the slot, waiting for one ... "; !strings.HasSuffix(got, want) {
+				t.Errorf("without a card the console shows %q; want %q at the end", got, want)
+			}
+			if s := b.State(); s.Phase != PhaseBoot || s.Card != side {
+				t.Errorf("State() = %+v; want it to boot, and the card at %s", s, side)
+			}
+			b.Off()
+			b.On()
+			settle()
+			out.take()
+			b.Turn(SideHost)
+			b.Turn(SideOff)
+			settle()
+			if got := out.take(); got != "" {
+				t.Errorf("without a card the console goes on with %q; want it to wait", got)
+			}
+			begin := time.Now()
+			b.Turn(SideDUT)
+			synctest.Wait()
+			for b.State().Phase != PhaseUp {
+				time.Sleep(time.Millisecond)
+			}
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("with the card it took %v to boot; want a boot time at most", took)
+			}
+			settle()
+			shows(t, "with the card", out, `image "late", 5 bytes`, prompt)
+			b.Off()
+		}
+	})
+}
+
+// TestHotCard takes the card away and puts it back while the device is up.
+func TestHotCard(t *testing.T) {
+	bench(t, 0, func(b *board, out *tape, _ *fakeSite) {
+		b.On()
+		settle()
+		b.Receive([]byte("echo hal"))
+		settle()
+		out.take()
+		b.Turn(SideHost)
+		settle()
+		b.Turn(SideOff) // it is away already
+		settle()
+		shows(t, "without the card", out, "\r\n[   20.0")
+		b.Turn(SideDUT)
+		settle()
+		shows(t, "with the card", out, "card: inserted, the next boot is from it\r\n"+prompt+"echo hal")
+		b.Turn(SideDUT)
+		b.Receive([]byte("f\r"))
+		settle()
+		if got, want := out.take(), "f\r\nhalf\r\n"+prompt; got != want {
+			t.Errorf("then the console shows %q; want %q", got, want)
+		}
+	})
+}
+
+// TestCutWhileLoading cuts the power while a card is read that takes its time.
+func TestCutWhileLoading(t *testing.T) {
+	bench(t, 0, func(b *board, out *tape, site *fakeSite) {
+		b.load = func(ctx context.Context) (image, error) {
+			<-ctx.Done()
+			return image{}, ctx.Err()
+		}
+		b.On()
+		settle()
+		b.Off()
+		if got := out.take(); !strings.HasSuffix(got, "vboot: card: ") || site.String() != "" {
+			t.Errorf("the console shows %q, the web page saw %q; want the boot to end where the card is read", got, site)
 		}
 	})
 }

@@ -9,6 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,17 +21,20 @@ const (
 	answerTimeout = 5 * time.Second // for a client to take an answer
 )
 
-// rail is what a control socket switches.
-type rail interface {
+// switches are what a control socket works.
+type switches interface {
 	On()
 	Off()
+	Turn(card Side)
+	Unplug(d time.Duration) // the console, for d if that is not 0
+	Plug() error
 	State() State
 }
 
 // control serves the control socket.
 type control struct {
 	listener net.Listener
-	rail     rail
+	switches switches
 	log      *slog.Logger
 	done     sync.WaitGroup
 
@@ -37,8 +43,8 @@ type control struct {
 	conns  map[net.Conn]struct{}
 }
 
-func newControl(l net.Listener, r rail, log *slog.Logger) *control {
-	c := &control{listener: l, rail: r, log: log, conns: map[net.Conn]struct{}{}}
+func newControl(l net.Listener, s switches, log *slog.Logger) *control {
+	c := &control{listener: l, switches: s, log: log, conns: map[net.Conn]struct{}{}}
 	c.done.Go(c.accept)
 	return c
 }
@@ -68,7 +74,7 @@ func (c *control) accept() {
 		case c.add(conn):
 			c.done.Go(func() {
 				defer c.remove(conn)
-				if err := converse(client{conn}, c.rail); err != nil {
+				if err := converse(client{conn}, c.switches); err != nil {
 					c.log.Debug("control socket", "error", err)
 				}
 			})
@@ -103,7 +109,7 @@ func (c client) Write(p []byte) (int, error) {
 }
 
 // converse answers requests until there are no more. Its error is that of the connection.
-func converse(rw io.ReadWriter, r rail) error {
+func converse(rw io.ReadWriter, s switches) error {
 	requests := bufio.NewReaderSize(rw, requestMax)
 	answers := json.NewEncoder(rw)
 	for {
@@ -111,7 +117,7 @@ func converse(rw io.ReadWriter, r rail) error {
 		var answer any
 		switch {
 		case err == nil:
-			answer = do(r, line)
+			answer = do(s, line)
 		case errors.Is(err, bufio.ErrBufferFull):
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = requests.ReadSlice('\n')
@@ -135,15 +141,34 @@ type refusal struct {
 	Error string `json:"error"`
 }
 
-func do(r rail, line []byte) any {
-	switch word := bytes.TrimSpace(line); string(word) {
-	case "on":
-		r.On()
-	case "off":
-		r.Off()
-	case "read":
+func do(s switches, line []byte) any {
+	var err error
+	switch word := strings.Fields(string(line)); {
+	case slices.Equal(word, []string{"on"}):
+		s.On()
+	case slices.Equal(word, []string{"off"}):
+		s.Off()
+	case slices.Equal(word, []string{"read"}):
+	case len(word) == 2 && word[0] == "card" && slices.Contains([]Side{SideDUT, SideHost, SideOff}, Side(word[1])):
+		s.Turn(Side(word[1]))
+	case slices.Equal(word, []string{"plug", "uart"}):
+		err = s.Plug()
+	case slices.Equal(word, []string{"unplug", "uart"}):
+		s.Unplug(0)
+	case len(word) == 3 && word[0] == "unplug" && word[1] == "uart":
+		seconds, bad := strconv.ParseFloat(word[2], 64)
+		if bad != nil || !(1e-3 <= seconds && seconds <= 86400) {
+			return refusal{fmt.Sprintf("unplug uart %q: want 0.001 to 86400 seconds", word[2])}
+		}
+		s.Unplug(time.Duration(seconds * float64(time.Second)))
 	default:
-		return refusal{fmt.Sprintf("unknown request %q: want on, off or read", word)}
+		return refusal{fmt.Sprintf("unknown request %q: want %s", bytes.TrimSpace(line), requests)}
 	}
-	return r.State()
+	if err != nil {
+		return refusal{err.Error()}
+	}
+	return s.State()
 }
+
+// requests are what a control socket understands.
+const requests = "on, off, read, card dut|host|off, unplug uart [SECONDS] or plug uart"

@@ -4,31 +4,56 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// fakeRail remembers how it was switched.
-type fakeRail struct {
+// fakeDevice remembers how it was switched.
+type fakeDevice struct {
 	on     bool
+	card   Side
+	cable  Cable
+	broken error
 	events []string
 }
 
-func (r *fakeRail) On()  { r.on = true; r.events = append(r.events, "on") }
-func (r *fakeRail) Off() { r.on = false; r.events = append(r.events, "off") }
+func (r *fakeDevice) On()  { r.on = true; r.events = append(r.events, "on") }
+func (r *fakeDevice) Off() { r.on = false; r.events = append(r.events, "off") }
 
-func (r *fakeRail) State() State {
+func (r *fakeDevice) State() State {
 	if r.on {
-		return State{"on", PhaseUp, 4.966, 0.42}
+		return State{"on", PhaseUp, 4.966, 0.42, r.card, r.cable}
 	}
-	return State{"off", PhaseOff, 0, 0}
+	return State{"off", PhaseOff, 0, 0, r.card, r.cable}
 }
+
+func (r *fakeDevice) Turn(to Side) {
+	r.card = to
+	r.events = append(r.events, "card "+string(to))
+}
+
+func (r *fakeDevice) Unplug(d time.Duration) {
+	r.cable = Unplugged
+	r.events = append(r.events, fmt.Sprintf("unplug %v", d))
+}
+
+func (r *fakeDevice) Plug() error {
+	r.events = append(r.events, "plug")
+	if r.broken == nil {
+		r.cable = Plugged
+	}
+	return r.broken
+}
+
+func newFakeDevice() *fakeDevice { return &fakeDevice{card: SideDUT, cable: Plugged} }
 
 type stream struct {
 	io.Reader
@@ -36,12 +61,15 @@ type stream struct {
 }
 
 const (
-	isOn  = `{"rail":"on","phase":"up","voltage":4.966,"current":0.42}`
-	isOff = `{"rail":"off","phase":"off","voltage":0,"current":0}`
+	isOn       = `{"rail":"on","phase":"up","voltage":4.966,"current":0.42,"card":"dut","uart":"plugged"}`
+	isOff      = `{"rail":"off","phase":"off","voltage":0,"current":0,"card":"dut","uart":"plugged"}`
+	isAtHost   = `{"rail":"off","phase":"off","voltage":0,"current":0,"card":"host","uart":"plugged"}`
+	isUnplug   = `{"rail":"off","phase":"off","voltage":0,"current":0,"card":"dut","uart":"unplugged"}`
+	badSeconds = `: want 0.001 to 86400 seconds"}`
 )
 
 func refused(word string) string {
-	text, _ := json.Marshal(refusal{`unknown request ` + word + `: want on, off or read`})
+	text, _ := json.Marshal(refusal{`unknown request ` + word + `: want on, off, read, card dut|host|off, unplug uart [SECONDS] or plug uart`})
 	return string(text)
 }
 
@@ -61,6 +89,14 @@ func TestConverse(t *testing.T) {
 		{"unfinished", "on", nil, nil},
 		{"empty line", "\n", []string{refused(`""`)}, nil},
 		{"unknown", "ON\non off\nread\n", []string{refused(`"ON"`), refused(`"on off"`), isOff}, nil},
+		{"card", "card host\ncard   dut \ncard top\ncard\n", []string{isAtHost, isOff, refused(`"card top"`), refused(`"card"`)},
+			[]string{"card host", "card dut"}},
+		{"cable", "unplug uart\nplug uart\nunplug uart 2.5\nplug uart 1\nunplug\n",
+			[]string{isUnplug, isOff, isUnplug, refused(`"plug uart 1"`), refused(`"unplug"`)},
+			[]string{"unplug 0s", "plug", "unplug 2.5s"}},
+		{"cable for no time", "unplug uart 0\nunplug uart x\nunplug uart NaN\nunplug uart 1e9\n",
+			[]string{`{"error":"unplug uart \"0\"` + badSeconds, `{"error":"unplug uart \"x\"` + badSeconds,
+				`{"error":"unplug uart \"NaN\"` + badSeconds, `{"error":"unplug uart \"1e9\"` + badSeconds}, nil},
 		{"not text", "\x00\xff\n", []string{refused(`"\x00\xff"`)}, nil},
 		{"longest", strings.Repeat(" ", 253) + "on\n", []string{isOn}, []string{"on"}},
 		{"one too long", strings.Repeat(" ", 254) + "on\nread\n", []string{long, isOff}, nil},
@@ -69,9 +105,9 @@ func TestConverse(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var r fakeRail
+			r := newFakeDevice()
 			var out bytes.Buffer
-			if err := converse(stream{strings.NewReader(test.in), &out}, &r); err != nil {
+			if err := converse(stream{strings.NewReader(test.in), &out}, r); err != nil {
 				t.Errorf("converse(%q) = %v; want nil", test.in, err)
 			}
 			if got := slices.Collect(strings.Lines(out.String())); strings.Join(got, "") != lines(test.want) {
@@ -92,6 +128,18 @@ func lines(s []string) string {
 	return b.String()
 }
 
+func TestCannotPlug(t *testing.T) {
+	r := newFakeDevice()
+	r.broken = errors.New("no more terminals")
+	var out bytes.Buffer
+	if err := converse(stream{strings.NewReader("plug uart\n"), &out}, r); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), `{"error":"no more terminals"}`+"\n"; got != want {
+		t.Errorf("plug uart answers %q; want %q", got, want)
+	}
+}
+
 // TestStuckClient asks and does not take the answer.
 func TestStuckClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +147,7 @@ func TestStuckClient(t *testing.T) {
 		defer there.Close()
 		begin := time.Now()
 		ended := make(chan error)
-		go func() { ended <- converse(client{here}, &fakeRail{}) }()
+		go func() { ended <- converse(client{here}, newFakeDevice()) }()
 		if _, err := there.Write([]byte("read\n")); err != nil {
 			t.Fatal(err)
 		}
@@ -113,13 +161,13 @@ func TestStuckClient(t *testing.T) {
 // FuzzConverse sends anything. Every line has an answer, the answer tells the truth, and the rail does what the lines
 // that are requests say.
 func FuzzConverse(f *testing.F) {
-	for _, s := range []string{"on\nread\noff\n", " on \r\n\n", "o\x00n\n{}\n", strings.Repeat("x", 600) + "\non\n", "on"} {
+	for _, s := range []string{"on\nread\noff\n", " on \r\n\n", "o\x00n\n{}\n", "card host\nunplug uart 1.5\nplug uart\nunplug uart\n", strings.Repeat("x", 600) + "\non\n", "on"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var r fakeRail
+		r := newFakeDevice()
 		var out bytes.Buffer
-		if err := converse(stream{bytes.NewReader(in), &out}, &r); err != nil {
+		if err := converse(stream{bytes.NewReader(in), &out}, r); err != nil {
 			t.Fatalf("converse() = %v; want nil", err)
 		}
 		answers := bytes.SplitAfter(out.Bytes(), []byte("\n"))
@@ -127,14 +175,25 @@ func FuzzConverse(f *testing.F) {
 		if len(answers) != len(requests) || len(answers[len(answers)-1]) != 0 {
 			t.Fatalf("%d lines had the answers %q; want one for each", len(requests)-1, answers)
 		}
-		var model fakeRail
+		model := newFakeDevice()
 		for i, req := range requests[:len(requests)-1] {
-			word, ok := string(bytes.TrimSpace(req)), len(req) <= requestMax
+			word, ok := strings.Join(strings.Fields(string(req)), " "), len(req) <= requestMax
+			side, card := strings.CutPrefix(word, "card ")
+			seconds, unplug := strings.CutPrefix(word, "unplug uart ")
+			d, err := strconv.ParseFloat(seconds, 64)
 			switch {
 			case ok && word == "on":
 				model.On()
 			case ok && word == "off":
 				model.Off()
+			case ok && card && (side == "dut" || side == "host" || side == "off"):
+				model.Turn(Side(side))
+			case ok && word == "plug uart":
+				model.Plug()
+			case ok && word == "unplug uart":
+				model.Unplug(0)
+			case ok && unplug && err == nil && d >= 0.001 && d <= 86400:
+				model.Unplug(time.Duration(d * 1e9))
 			case !ok || word != "read":
 				var refusal refusal
 				if err := json.Unmarshal(answers[i], &refusal); err != nil || refusal.Error == "" {

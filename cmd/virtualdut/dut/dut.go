@@ -25,19 +25,20 @@ type Options struct {
 
 // DUT is a running device. Its rail is off at first.
 type DUT struct {
-	board    *board
-	control  *control
-	terminal *terminal
-	web      *web
-	paths    paths
-	reader   sync.WaitGroup
-	undo     []func() error // of Start, in its order
-	once     sync.Once
-	closed   error
+	board   *board
+	uart    *uart
+	control *control
+	web     *web
+	paths   paths
+	undo    []func() error // of Start, in its order
+	once    sync.Once
+	closed  error
 }
 
 // paths are the places of a device in its directory.
-type paths struct{ control, uart string }
+type paths struct{ control, uart, card string }
+
+const controlName = "control.sock"
 
 // Start makes a device and takes its places. It fails when another one runs in the directory.
 func Start(o Options) (*DUT, error) {
@@ -47,7 +48,7 @@ func Start(o Options) (*DUT, error) {
 	if o.TCP == "" {
 		o.TCP = "127.0.0.1:0"
 	}
-	d := &DUT{paths: paths{filepath.Join(o.Dir, "control.sock"), filepath.Join(o.Dir, "uart")}}
+	d := &DUT{paths: paths{filepath.Join(o.Dir, controlName), filepath.Join(o.Dir, "uart"), filepath.Join(o.Dir, "card")}}
 	if err := d.start(o); err != nil {
 		return nil, fmt.Errorf("start virtual DUT: %w", errors.Join(err, d.Close()))
 	}
@@ -74,25 +75,19 @@ func (d *DUT) start(o Options) (err error) {
 		return err
 	}
 	d.undo = append(d.undo, d.web.Close)
-	if d.terminal, err = openTerminal(); err != nil {
+	card, err := newCard(d.paths.card)
+	if err != nil {
 		return err
 	}
-	d.board = &board{bootTime: o.BootTime, wire: d.terminal, site: d.web, log: o.Log}
-	d.reader.Go(d.listen)
-	d.undo = append(d.undo, func() error {
-		err := d.terminal.Close()
-		d.reader.Wait()
+	d.undo = append(d.undo, card.Close)
+	d.uart = &uart{link: d.paths.uart, log: o.Log}
+	d.board = &board{bootTime: o.BootTime, wire: d.uart, site: d.web, load: card.load, card: SideDUT, log: o.Log}
+	d.uart.receive = d.board.Receive
+	if err := d.uart.Plug(); err != nil {
 		return err
-	})
+	}
+	d.undo = append(d.undo, d.uart.Close)
 	d.undo = append(d.undo, func() error { d.board.Off(); return nil })
-
-	if err := vacate(d.paths.uart, fs.ModeSymlink); err != nil {
-		return err
-	}
-	if err := os.Symlink(d.terminal.path, d.paths.uart); err != nil {
-		return err
-	}
-	d.undo = append(d.undo, func() error { return vacate(d.paths.uart, fs.ModeSymlink) })
 
 	if err := vacate(d.paths.control, fs.ModeSocket); err != nil {
 		return err
@@ -106,21 +101,9 @@ func (d *DUT) start(o Options) (err error) {
 		}
 		return err
 	}
-	d.control = newControl(l, d.board, o.Log)
+	d.control = newControl(l, d, o.Log)
 	d.undo = append(d.undo, d.control.Close)
 	return nil
-}
-
-// listen passes on what the host sends.
-func (d *DUT) listen() {
-	buf := make([]byte, 4096)
-	for {
-		n, err := d.terminal.Read(buf)
-		if err != nil {
-			return
-		}
-		d.board.Receive(buf[:n])
-	}
 }
 
 // vacate removes what a device left at path. What is not of its kind is somebody else's.
@@ -158,11 +141,23 @@ func (d *DUT) UART() string { return d.paths.uart }
 // TCP is the host and port of the web page.
 func (d *DUT) TCP() string { return d.web.Addr() }
 
+// Card is the path of what is on the SD card.
+func (d *DUT) Card() string { return d.paths.card }
+
 // On switches the rail on.
 func (d *DUT) On() { d.board.On() }
 
 // Off switches the rail off. When it returns, the device is silent.
 func (d *DUT) Off() { d.board.Off() }
 
-// State measures the rail.
+// Turn turns the mux of the SD card.
+func (d *DUT) Turn(card Side) { d.board.Turn(card) }
+
+// Unplug pulls the console's cable, for so long if that is not 0.
+func (d *DUT) Unplug(long time.Duration) { d.uart.Unplug(long) }
+
+// Plug puts the console's cable back.
+func (d *DUT) Plug() error { return d.uart.Plug() }
+
+// State measures the rail, and looks at the rest.
 func (d *DUT) State() State { return d.board.State() }

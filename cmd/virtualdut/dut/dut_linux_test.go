@@ -163,7 +163,7 @@ func TestPowerCycle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := rail.do("off"); err != nil || s != (State{"off", PhaseOff, 0, 0}) {
+		if s, err := rail.do("off"); err != nil || s != (State{Rail: "off", Phase: PhaseOff, Card: SideDUT, UART: Plugged}) {
 			t.Fatalf("off = %+v, %v; want off", s, err)
 		}
 		if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
@@ -223,7 +223,7 @@ func TestNobodyListens(t *testing.T) {
 				t.Fatal(err)
 			}
 			drivertest.Until(t, "the device has answered", idle)
-			drivertest.Until(t, "the device has noticed", func() bool { return !d.terminal.told.Load() })
+			drivertest.Until(t, "the device has noticed", func() bool { return !d.uart.terminal.told.Load() })
 
 			expect(t, host(), "echo next\r", "echo next\r\nnext\r\n"+prompt)
 		})
@@ -358,7 +358,7 @@ func TestManyClients(t *testing.T) {
 		go func() {
 			var err error
 			for range 100 {
-				for _, word := range []string{"on", "read", "of", "off", "read"} {
+				for _, word := range []string{"on", "unplug uart 0.001", "of", "off", "card host", "plug uart", "card dut"} {
 					if _, e := c.do(word); (e != nil) != (word == "of") {
 						err = errors.Join(err, fmt.Errorf("%s: %v", word, e))
 					}
@@ -427,7 +427,8 @@ func TestStartRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	noCard := t.TempDir()
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Mkdir(filepath.Join(noCard, "card"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -442,6 +443,7 @@ func TestStartRefuses(t *testing.T) {
 		{"a file", Options{Dir: file}, "not a directory"},
 		{"a file for a console", Options{Dir: filepath.Dir(inTheWay["uart"])}, "not made by a virtual DUT"},
 		{"a file for a socket", Options{Dir: filepath.Dir(inTheWay["control.sock"])}, "not made by a virtual DUT"},
+		{"a directory for a card", Options{Dir: noCard}, "is a directory"},
 		{"a long path", Options{Dir: filepath.Join(t.TempDir(), strings.Repeat("x", 120))}, "choose a shorter directory"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -465,6 +467,120 @@ func TestStartRefuses(t *testing.T) {
 	}
 	if _, err := dial(t, d.Control()).do("on"); err != nil { // the live one
 		t.Errorf("on = %v; want nil", err)
+	}
+}
+
+// TestFlash puts an image on the card as a harness does, and cycles the power.
+func TestFlash(t *testing.T) {
+	d := start(t, Options{})
+	rail, c := dial(t, d.Control()), openConsole(t, d)
+	for _, word := range []string{"card host", "on"} {
+		if _, err := rail.do(word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.await(t, "vboot: card: none is in the slot")
+	if err := os.WriteFile(d.Card(), []byte("my image\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := rail.do("card dut"); err != nil || s.Card != SideDUT {
+		t.Fatalf("card dut = %+v, %v; want the card at the DUT", s, err)
+	}
+	c.await(t, `image "my image", 9 bytes, sha256 `)
+	c.await(t, prompt)
+	if err := os.Truncate(d.Card(), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.typ(t, "reboot\r")
+	c.await(t, "vboot: card: empty")
+}
+
+// TestUnplug pulls the console's cable while a host has the terminal open.
+func TestUnplug(t *testing.T) {
+	d := start(t, Options{})
+	cable := dial(t, d.Control())
+	d.On()
+	for range 3 {
+		c := openConsole(t, d)
+		c.typ(t, "\r")
+		c.await(t, prompt)
+		for range 2 {
+			if s, err := cable.do("unplug uart"); err != nil || s.UART != Unplugged || s.Phase != PhaseUp {
+				t.Fatalf("unplug uart = %+v, %v; want it unplugged, and the device up", s, err)
+			}
+		}
+		<-c.ended // hung up
+		if _, err := os.Lstat(d.UART()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Lstat(%s) = %v; want nothing there", d.UART(), err)
+		}
+		if _, err := serial.Open(t.Context(), d.UART(), hw.SerialOptions{Baud: 115200}); !errors.Is(err, hw.ErrAbsent) {
+			t.Errorf("Open(%s) = %v; want it absent", d.UART(), err)
+		}
+		d.board.wire.Send([]byte("nobody hears this"))
+		for range 2 {
+			if s, err := cable.do("plug uart"); err != nil || s.UART != Plugged {
+				t.Fatalf("plug uart = %+v, %v; want it plugged", s, err)
+			}
+		}
+		c = openConsole(t, d)
+		c.typ(t, "echo back\r")
+		c.await(t, "echo back\r\nback\r\n")
+		c.hangUp()
+	}
+}
+
+// TestUnplugForAWhile pulls the cable for some time, which another word may cut short.
+func TestUnplugForAWhile(t *testing.T) {
+	d := start(t, Options{})
+	plugged := func() bool { return d.State().UART == Plugged }
+	begin := time.Now()
+	d.Unplug(50 * time.Millisecond)
+	if plugged() && time.Since(begin) < 50*time.Millisecond {
+		t.Error("State() after Unplug(50ms) has the cable plugged; want it unplugged")
+	}
+	drivertest.Until(t, "the cable is back", plugged)
+	if took := time.Since(begin); took < 50*time.Millisecond {
+		t.Errorf("Unplug(50ms) lasts %v; want 50ms", took)
+	}
+	d.Unplug(time.Hour)
+	if err := d.Plug(); err != nil || !plugged() {
+		t.Errorf("Plug() = %v, %t; want the cable plugged", err, plugged())
+	}
+	d.Unplug(time.Hour)
+	d.Unplug(time.Millisecond)
+	drivertest.Until(t, "the cable is back", plugged)
+	d.Unplug(time.Millisecond)
+	d.Unplug(0) // for good
+	d.uart.timers.Wait()
+	if plugged() {
+		t.Error("the cable is plugged after Unplug(0); want it unplugged for good")
+	}
+	d.Unplug(time.Hour) // and the test ends
+}
+
+// TestCannotPlugInTheWay has somebody put a file where the link goes.
+func TestCannotPlugInTheWay(t *testing.T) {
+	d := start(t, Options{})
+	d.Unplug(0)
+	if err := os.WriteFile(d.UART(), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(t, d.Control()).do("plug uart"); err == nil || !strings.Contains(err.Error(), "is in the way") {
+		t.Errorf("plug uart = %v; want what is in the way", err)
+	}
+	if err := os.Remove(d.UART()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Plug(); err != nil {
+		t.Errorf("Plug() = %v; want nil", err)
+	}
+	d.Unplug(0)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.Unplug(time.Hour)
+	if err := d.Plug(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Plug() after Close = %v; want %v", err, net.ErrClosed)
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 const prompt = "dut# "
 
 // bootScript is what the console shows while the device starts. A text that begins with % is the kernel's, and gets its
-// time stamp. Some lines come in pieces: a supply that is cut in between leaves half a line.
+// time stamp; an empty one is where the card is read. Some lines come in pieces: a supply that is cut in between leaves
+// half a line.
 var bootScript = []struct {
 	at   float64 // fraction of the boot time
 	text string
@@ -19,8 +20,8 @@ var bootScript = []struct {
 	{0, "\r\n\r\nVDUT boot ROM 1.2: straps 0x5, console 115200 8N1\r\n"},
 	{0.02, "vboot: training memory ... "},
 	{0.10, "64 MiB\r\n"},
-	{0.12, "vboot: loading slot A ... "},
-	{0.20, "checksum good, starting\r\n\r\n"},
+	{0.12, "vboot: card: "},
+	{0.20, ""},
 	{0.25, "%Vkernel 6.0-virtual (one core, no hardware was harmed)\r\n"},
 	{0.28, "%clock: taken from the host\r\n"},
 	{0.34, "%uart0: you are looking at it\r\n"},
@@ -72,6 +73,14 @@ func (r *run) boot(ctx context.Context) bool {
 		if !sleep(ctx, time.Until(begin.Add(at))) {
 			return false
 		}
+		if s.text == "" {
+			before := time.Now()
+			if !r.load(ctx) {
+				return false
+			}
+			begin = begin.Add(time.Since(before))
+			continue
+		}
 		text := s.text
 		if kernel, ok := strings.CutPrefix(text, "%"); ok {
 			text = fmt.Sprintf("[%12.6f] %s", time.Since(begin).Seconds(), kernel)
@@ -81,6 +90,45 @@ func (r *run) boot(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// load finds out what is to be booted. It reports whether there was power to the end.
+func (r *run) load(ctx context.Context) bool {
+	if !r.board.inserted() {
+		if !r.print(ctx, "none is in the slot, waiting for one ... ") {
+			return false
+		}
+		for !r.board.inserted() {
+			select {
+			case <-r.slot:
+			case <-ctx.Done():
+				return false
+			}
+		}
+	}
+	select { // it is the card as it is now that is booted
+	case <-r.slot:
+	default:
+	}
+	img, err := r.board.load(ctx)
+	if ctx.Err() != nil {
+		return false
+	}
+	r.mu.Lock()
+	r.image = img
+	r.mu.Unlock()
+	text := img.String()
+	switch {
+	case err != nil:
+		text = fmt.Sprintf("cannot be read: %v", err)
+	case img == image{}:
+		text = "empty"
+	}
+	next := "checksum good"
+	if (img == image{}) {
+		next = img.String()
+	}
+	return r.print(ctx, text+"\r\nvboot: starting, "+next+"\r\n\r\n")
 }
 
 // print queues text for the UART, and reports whether there was power to the end.
@@ -100,8 +148,14 @@ func (r *run) uptime() time.Duration { return time.Since(r.start) }
 // status is what the web page shows.
 func (r *run) status() string {
 	s := r.board.State()
-	return fmt.Sprintf("virtual device under test\nphase: %s\nuptime: %.1f s\nrail: %.3f V, %.3f A\n",
-		s.Phase, r.uptime().Seconds(), s.Voltage, s.Current)
+	return fmt.Sprintf("virtual device under test\nphase: %s\nbooted: %v\nuptime: %.1f s\nrail: %.3f V, %.3f A\n",
+		s.Phase, r.booted(), r.uptime().Seconds(), s.Voltage, s.Current)
+}
+
+func (r *run) booted() image {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.image
 }
 
 // shell talks to whoever is at the console. It ends when the power is cut, with false when the device is to halt, with
@@ -111,9 +165,24 @@ func (r *run) shell(ctx context.Context) (again bool) {
 		return false
 	}
 	var ed editor
+	inserted := true
 	for {
-		c, ok := r.key(ctx)
-		if !ok {
+		var c byte
+		select {
+		case c = <-r.rx:
+		case <-r.slot:
+			if now := r.board.inserted(); now != inserted {
+				inserted = now
+				text := "card: removed"
+				if inserted {
+					text = "card: inserted, the next boot is from it"
+				}
+				if !r.print(ctx, fmt.Sprintf("\r\n[%12.6f] %s\r\n%s%s", r.uptime().Seconds(), text, prompt, ed.line)) {
+					return false
+				}
+			}
+			continue
+		case <-ctx.Done():
 			return false
 		}
 		echo, line, done := ed.key(c)
@@ -141,18 +210,10 @@ func (r *run) shell(ctx context.Context) (again bool) {
 	}
 }
 
-func (r *run) key(ctx context.Context) (byte, bool) {
-	select {
-	case c := <-r.rx:
-		return c, true
-	case <-ctx.Done():
-		return 0, false
-	}
-}
-
 const help = `commands:
   echo TEXT    print TEXT
   help         print this
+  image        tell what was booted
   poweroff     shut down; the rail stays on
   ps           list processes
   reboot       start again
@@ -175,6 +236,8 @@ func (r *run) command(name, rest string) string {
 		if rest == "-a" {
 			out = "Vkernel dut 6.0-virtual virtual\n"
 		}
+	case "image":
+		out = r.booted().String() + "\n"
 	case "uptime":
 		out = fmt.Sprintf("up %.3f s\n", r.uptime().Seconds())
 	case "echo":

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 )
 
 // Proc is what the command has of a process, in the manner of [os/exec.Cmd].
@@ -25,7 +26,8 @@ type ready struct {
 }
 
 // Main is the command virtualdut. It runs until ctx is done, and returns the exit status: 0, or 1 when the device
-// cannot be started, 2 when it is called in the wrong way.
+// cannot be started, 2 when it is called in the wrong way. With the arguments ask REQUEST it sends that to the device that
+// runs in the directory, and ends.
 func Main(ctx context.Context, p Proc) int {
 	var o Options
 	name, args := "virtualdut", []string(nil)
@@ -44,10 +46,22 @@ func Main(ctx context.Context, p Proc) int {
 	case err != nil:
 		return 2
 	}
-	if o.Dir == "" || flags.NArg() > 0 {
-		fmt.Fprintf(p.Stderr, "%s: want --dir, and no arguments\n", name)
+	ask := flags.NArg() > 1 && flags.Arg(0) == "ask"
+	if o.Dir == "" || flags.NArg() > 0 && !ask {
+		fmt.Fprintf(p.Stderr, "%s: want --dir, and no arguments or ask REQUEST\n", name)
 		flags.Usage()
 		return 2
+	}
+	if ask {
+		s, err := Ask(ctx, o.Dir, strings.Join(flags.Args()[1:], " "))
+		if err == nil {
+			err = json.NewEncoder(p.Stdout).Encode(s)
+		}
+		if err != nil {
+			fmt.Fprintf(p.Stderr, "%s: %v\n", name, err)
+			return 1
+		}
+		return 0
 	}
 	o.Log = slog.New(slog.NewTextHandler(p.Stderr, nil))
 	if err := serveUntil(ctx, o, *on, p.Stdout); err != nil {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +34,9 @@ func TestMainUsage(t *testing.T) {
 		{[]string{"vd", "--dir", t.TempDir(), "--boot-time", "-1s"}, 1, "must not be negative"},
 		{[]string{"vd", "--dir", t.TempDir(), "--tcp", "0.0.0.0:0"}, 1, "not a loopback address"},
 		{[]string{"vd", "--dir", live}, 1, "another virtual DUT is running there"},
+		{[]string{"vd", "--dir", live, "ask"}, 2, "or ask REQUEST"},
+		{[]string{"vd", "--dir", live, "ask", "fly"}, 1, `vd: fly: unknown request "fly": want on, off`},
+		{[]string{"vd", "--dir", t.TempDir(), "ask", "read"}, 1, "is a virtual DUT running in"},
 	} {
 		var stdout, stderr bytes.Buffer
 		got := Main(t.Context(), Proc{Args: test.args, Stdout: &stdout, Stderr: &stderr})
@@ -41,6 +45,52 @@ func TestMainUsage(t *testing.T) {
 				test.args, got, &stdout, &stderr, test.status, test.want)
 		}
 	}
+}
+
+func TestMainAsks(t *testing.T) {
+	d := start(t, Options{})
+	var stdout, stderr bytes.Buffer
+	args := []string{"vd", "--dir", filepath.Dir(d.Control()), "ask", "unplug", "uart"}
+	got := Main(t.Context(), Proc{Args: args, Stdout: &stdout, Stderr: &stderr})
+	want := `{"rail":"off","phase":"off","voltage":0,"current":0,"card":"dut","uart":"unplugged"}` + "\n"
+	if got != 0 || stdout.String() != want || d.State().UART != Unplugged {
+		t.Errorf("Main(%q) = %d, stdout %q, stderr %q; want 0 and %q", args, got, &stdout, &stderr, want)
+	}
+}
+
+func TestAskHangsUp(t *testing.T) {
+	drivertest.NoLeaks(t)
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, controlName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for hangUp := true; ; hangUp = false {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			bufio.NewReader(conn).ReadString('\n')
+			if !hangUp {
+				cancel()
+				io.Copy(io.Discard, conn)
+			}
+			conn.Close()
+		}
+	}()
+	if _, err := Ask(ctx, dir, "read"); !errors.Is(err, io.EOF) {
+		t.Errorf("Ask() of who hangs up = %v; want %v", err, io.EOF)
+	}
+	if _, err := Ask(ctx, dir, "read"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Ask() of who is silent = %v; want %v", err, context.Canceled)
+	}
+	l.Close()
+	<-done
 }
 
 func TestMainServes(t *testing.T) {
