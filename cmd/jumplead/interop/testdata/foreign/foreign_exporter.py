@@ -7,8 +7,9 @@ the environment, and yields a client of that. What a test then does with the
 client is upstream's own idea of what an exporter must do.
 
     FOREIGN_EXPORTER  the command to start, with {config} and {address} in it
+    FOREIGN_FORKED    not empty if that is the stock exporter, which is then
+                      forked and not started
     FOREIGN_OUTCOMES  the file that gets one JSON object a test
-    FOREIGN_LACKS     driver types that the exporter does not have, with commas
     FOREIGN_KEEP      how many exporters to keep for tests with the same
                       config; 0, the default, starts one for each serve()
 
@@ -19,7 +20,7 @@ have said nothing.
 
 The wheels also lack what the workspace they were built from gives its tests:
 names in the namespace of doctests, the pytester plugin, the anyio backend, a
-wide console. The plugin supplies them.
+wide console without progress bars. The plugin supplies them.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ import time
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 
+import forked
 import jumpstarter_testing.pytest
 import pytest
 import yaml
@@ -49,8 +51,8 @@ from jumpstarter.config.exporter import ExporterConfigV1Alpha1DriverInstance
 pytest_plugins = ["pytester"]
 
 COMMAND = os.environ["FOREIGN_EXPORTER"]
+FORKED = bool(os.environ.get("FOREIGN_FORKED"))
 OUTCOMES = os.environ["FOREIGN_OUTCOMES"]
-LACKS = set(filter(None, os.environ.get("FOREIGN_LACKS", "").split(",")))
 KEEP = int(os.environ.get("FOREIGN_KEEP", "0"))
 
 NEVER_SERVES = "asks nothing of an exporter"
@@ -62,6 +64,9 @@ DUT = "dut"
 # What serves a driver in upstream's tests and doctests.
 SERVERS = {"serve", "Session"}
 DOCTEST_SERVERS = {"serve", "run"}
+
+
+TEMPORARY = (tempfile.TemporaryDirectory, tempfile._TemporaryFileWrapper)
 
 
 class NotConvertible(Exception):
@@ -76,8 +81,6 @@ def instance(driver):
     path = f"{kind.__module__}.{kind.__qualname__}"
     if kind.__module__.endswith("_test") or "<locals>" in path:
         raise NotConvertible(f"{OWN_DRIVER}, {kind.__qualname__}")
-    if path in LACKS:
-        raise NotConvertible(f"the exporter has no {path}")
     node = {"type": path}
     if config := configuration(driver):
         node["config"] = config
@@ -90,11 +93,14 @@ def configuration(driver):
     """What the object was given, as far as it is not the default."""
     config = {}
     for f in dataclasses.fields(driver):
+        value = getattr(driver, f.name, None)
+        # What no file can hold; the exporter's driver makes its own.
+        if isinstance(value, TEMPORARY):
+            continue
         # Written elsewhere in the file, or made anew for each object.
         if not f.init or f.name in ("children", "description", "methods_description", "uuid"):
             continue
         default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-        value = getattr(driver, f.name)
         if value != default:
             config[f.name] = str(value) if isinstance(value, os.PathLike) else value
     return config
@@ -105,9 +111,14 @@ class Exporter:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{s.getsockname()[1]}"
-        self.said = tempfile.TemporaryFile()
+        self.said = tempfile.NamedTemporaryFile()
         argv = [a.format(config=config, address=self.address) for a in shlex.split(COMMAND)]
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.said, stderr=subprocess.STDOUT)
+        if FORKED:
+            self.process = forked.Process(argv, self.said.name)
+        else:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=self.said, stderr=subprocess.STDOUT
+            )
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -280,9 +291,11 @@ def doctest_names(doctest_namespace):
 
 
 @pytest.fixture(autouse=True)
-def wide_console(monkeypatch):
+def console(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1024")
     monkeypatch.setenv("LINES", "1024")
+    # Or a progress bar is part of what a doctest prints.
+    monkeypatch.setenv("TERM", "dumb")
 
 
 @pytest.fixture
@@ -302,8 +315,11 @@ def names(code):
 def serves(item):
     """Whether a test, its fixtures, or a doctest serves a driver."""
     if isinstance(item, pytest.DoctestItem):
-        return any(DOCTEST_SERVERS & names(compile(e.source, "doctest", "exec")) for e in item.dtest.examples)
-    code = [item.function.__code__]
+        if any(DOCTEST_SERVERS & names(compile(e.source, "doctest", "exec")) for e in item.dtest.examples):
+            return True
+        code = []
+    else:
+        code = [item.function.__code__]
     for definitions in item._fixtureinfo.name2fixturedefs.values():
         code += [d.func.__code__ for d in definitions if d.func.__module__.startswith("jumpstarter")]
     return any(SERVERS & names(c) for c in code)
@@ -340,7 +356,7 @@ def pytest_runtest_logreport(report):
         RESULTS[report.nodeid] = ("fail", report.longreprtext)
     elif report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ")
-        ours = reason.startswith((NEVER_SERVES, OWN_DRIVER, "the exporter has no "))
+        ours = reason.startswith((NEVER_SERVES, OWN_DRIVER))
         RESULTS[report.nodeid] = ("skip" if ours else "absent", reason)
     elif report.when == "call" and report.nodeid not in RESULTS:
         reached = report.nodeid in REACHED
