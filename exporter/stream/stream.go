@@ -99,9 +99,10 @@ func Serve(ctx context.Context, f Frames, s io.ReadWriteCloser, goaway bool) err
 	shut := sync.OnceFunc(func() { go func() { closed <- guard(s.Close) }() })
 	defer context.AfterFunc(ctx, shut)()
 
+	out := &sender{Frames: f}
 	up, down := make(chan error, 1), make(chan error, 1)
 	go func() { up <- guard(func() error { return receive(f, s) }) }()
-	go func() { down <- guard(func() error { return send(f, s) }) }()
+	go func() { down <- guard(func() error { return send(out, s) }) }()
 	var err, refused error
 	for err == nil && (up != nil || down != nil) {
 		select {
@@ -119,30 +120,56 @@ func Serve(ctx context.Context, f Frames, s io.ReadWriteCloser, goaway bool) err
 	}
 
 	shut() // ends a Read or Write that the other direction is in
-	slow := time.NewTimer(closeLimit)
-	defer slow.Stop()
+	slow, stop := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+	defer stop()
 	select {
 	case cerr := <-closed:
 		if err == nil && cerr != nil {
 			err = &peerError{"close", cerr}
 		}
-	case <-slow.C:
-		return errors.Join(err, &peerError{"close", fmt.Errorf("not done after %v", closeLimit)})
+	case <-slow.Done():
+		err = errors.Join(err, &peerError{"close", fmt.Errorf("not done after %v", closeLimit)})
 	}
 	if goaway && errors.Is(err, ErrPeer) && ctx.Err() == nil {
-		if down != nil { // one at a time may send; its Read has ended with Close
+		if down != nil { // what it has read comes first; its Read ends with Close
 			select {
 			case <-down:
 			case <-ctx.Done():
 				return err
-			case <-slow.C:
-				return err
+			case <-slow.Done():
 			}
 		}
 		why := err.Error()
-		_ = goAway(f, why[:min(len(why), 1024)])
+		out.last(why[:min(len(why), 1024)])
 	}
 	return err
+}
+
+// sender is the frames that are sent. Only one may be sent at a time, and none
+// after the last.
+type sender struct {
+	Frames
+	mu   sync.Mutex
+	over bool
+}
+
+func (s *sender) SendMsg(m any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return errClosed
+	}
+	return s.Frames.SendMsg(m)
+}
+
+// last ends this side's direction, unless a frame is stuck on its way to a client
+// that does not read.
+func (s *sender) last(why string) {
+	if s.mu.TryLock() {
+		defer s.mu.Unlock()
+		s.over = true
+		_ = goAway(s.Frames, why)
+	}
 }
 
 // receive writes to s what the client sends.
@@ -247,8 +274,12 @@ func (s *Stream) Read(p []byte) (int, error) {
 	defer s.rmu.Unlock()
 	if s.rest == nil || s.rest.Remaining() == 0 {
 		in, err := s.recv()
-		if err != nil || in.Len() == 0 {
+		if err != nil {
 			return 0, err
+		}
+		if in.Len() == 0 {
+			in.Free() // it may have come with a header
+			return 0, nil
 		}
 		s.rest = in.reader()
 	}

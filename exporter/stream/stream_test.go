@@ -503,9 +503,46 @@ func TestServeSlowClose(t *testing.T) {
 			if took != want || !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "broken") {
 				t.Errorf("Serve() with a Close of %v = %v after %v; want what broke, after %v", limit, err, took, want)
 			}
+			wantSent(t, r, message{goaway, err.Error()})
 			cancel()
 			synctest.Wait()
 			time.Sleep(limit) // the bubble's clock: the Close ends
+		}
+	})
+}
+
+// A client is told of the end also when neither Close nor a Read returns, but
+// not in the middle of a frame that it does not take.
+func TestServeStuckClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, full := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(t.Context())
+			stuck := make(chan struct{})
+			s := newScript()
+			s.write = func([]byte) (int, error) { return 0, errors.New("broken") }
+			s.close = func() error { <-stuck; return nil }
+			s.read = func(b []byte) (int, error) {
+				if full {
+					return copy(b, "x"), nil
+				}
+				<-stuck
+				return copy(b, "too late"), nil
+			}
+			r := newRPC(ctx, 1, message{data, "a"})
+			err := Serve(ctx, r, s, true)
+			if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "not done after") {
+				t.Errorf("Serve() with a Close that is stuck = %v; want that it is", err)
+			}
+			close(stuck)
+			if full {
+				if m := <-r.out; m.t != data {
+					t.Errorf("sent %v; want the frame that was stuck", m)
+				}
+			} else {
+				synctest.Wait()
+				wantSent(t, r, message{goaway, err.Error()})
+			}
+			cancel()
 		}
 	})
 }
