@@ -67,6 +67,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "", "Run an exporter.", run},
+		{"check", "", "Tell what is wrong with configs.", check},
 		{"version", "", "Print the version.", version},
 	}
 }
@@ -107,6 +108,8 @@ func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 	case errors.As(err, &wrong):
 		fmt.Fprintf(p.Stderr, "Error: %v\nTry 'jumplead --help'.\n", err)
 		return exitUsage
+	case errors.Is(err, errChecked):
+		return exitError
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "Error: %s\n", strings.TrimSuffix(line, "\n"))
