@@ -145,7 +145,7 @@ func (b *bench) dial(t testing.TB) *grpc.ClientConn {
 
 // id is the UUID of a node.
 func (b *bench) id(path string) string {
-	for _, n := range b.Tree.Nodes() {
+	for _, n := range b.Tree().Nodes() {
 		if n.Path == path {
 			return n.UUID.String()
 		}

@@ -117,7 +117,7 @@ func FuzzFromValue(f *testing.F) {
 		f.Add(text)
 	}
 	s, _ := fuzzBench(f)
-	d, err := s.s.Tree.Root.Driver(f.Context())
+	d, err := s.s.Tree().Root.Driver(f.Context())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func FuzzDriverCallRequest(f *testing.F) {
 	s, id := fuzzBench(f)
 	f.Add(mustMarshal(f, &pb.DriverCallRequest{}))
 	f.Add(mustMarshal(f, &pb.DriverCallRequest{Uuid: "{" + strings.ToUpper(id) + "}", Method: "three", Args: seedValues()[:3]}))
-	d, err := s.s.Tree.Root.Driver(f.Context())
+	d, err := s.s.Tree().Root.Driver(f.Context())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -57,8 +57,8 @@ type server struct {
 }
 
 func (s *server) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportResponse, error) {
-	reports := s.s.Tree.Reports()
-	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.MOTD,
+	reports := s.s.Tree().Reports()
+	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.FullMOTD(),
 		Reports: make([]*pb.DriverInstanceReport, len(reports))}
 	for i, r := range reports {
 		out.Reports[i] = Report(r)
@@ -108,7 +108,7 @@ func (s *server) Reset(ctx context.Context, _ *pb.ResetRequest) (*pb.ResetRespon
 
 func (s *server) reset(ctx context.Context) (err error) {
 	defer s.recovered("reset", &err)
-	return s.s.Tree.Reset(ctx)
+	return s.s.Tree().Reset(ctx)
 }
 
 func (s *server) LogStream(_ *emptypb.Empty, out grpc.ServerStreamingServer[pb.LogStreamResponse]) error {
@@ -213,12 +213,22 @@ func (s *server) operation(n *driver.Node, method string) func(error) {
 	}
 }
 
-// node finds the driver of a call that is served now.
+// node finds the driver of a call that is served now, and keeps it from being
+// reloaded until it is released.
 func (s *server) node(id string) (*driver.Node, error) {
 	if err := s.s.Ready(); err != nil {
 		return nil, err
 	}
-	return s.s.Node(id)
+	return s.use(id)
+}
+
+// use finds a driver, which has to be released.
+func (s *server) use(id string) (*driver.Node, error) {
+	n, err := s.s.Node(id)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Use()
 }
 
 func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.DriverCallResponse, error) {
@@ -226,6 +236,7 @@ func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.
 	if err != nil {
 		return nil, Status(err)
 	}
+	defer n.Release()
 	done := s.operation(n, in.Method)
 	result, err := s.call(ctx, n, in)
 	done(err)
@@ -260,6 +271,7 @@ func (s *server) StreamingDriverCall(in *pb.StreamingDriverCallRequest, out grpc
 	if err != nil {
 		return Status(err)
 	}
+	defer n.Release()
 	done := s.operation(n, in.Method)
 	err = s.feed(n, in, out)
 	done(err)
@@ -346,10 +358,11 @@ func (s *server) Stream(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Stream
 	if err != nil {
 		return unknown(err)
 	}
-	n, err := s.s.Node(req.UUID)
+	n, err := s.use(req.UUID)
 	if err != nil {
 		return unknown(err)
 	}
+	defer n.Release()
 	if req.Kind == "resource" {
 		return s.offer(rpc, n, req.Encoding)
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -27,16 +28,17 @@ import (
 type Session struct {
 	UUID   uuid.UUID
 	Labels map[string]string
-	MOTD   string
-	Tree   *driver.Tree
+	MOTD   string // at first; see AddMOTD
 	Logs   *Logs
 	Offers *Offers
 
 	// End is called when the client says that it is done. It must not block.
 	End func() (ok bool, message string)
 
+	tree   atomic.Pointer[driver.Tree]
 	mu     sync.Mutex
 	status Status
+	motd   string // what hooks had to add
 }
 
 // Status is a snapshot of what the exporter says of itself.
@@ -50,11 +52,19 @@ type Status struct {
 // New makes a session in the state that every session starts in: available,
 // version 0.
 func New(id uuid.UUID, tree *driver.Tree, logs *Logs, offers *Offers) *Session {
-	return &Session{
-		UUID: id, Tree: tree, Logs: logs, Offers: offers,
+	s := &Session{
+		UUID: id, Logs: logs, Offers: offers,
 		status: Status{Now: pb.ExporterStatus_EXPORTER_STATUS_AVAILABLE},
 	}
+	s.tree.Store(tree)
+	return s
 }
+
+// Tree is the tree that is served.
+func (s *Session) Tree() *driver.Tree { return s.tree.Load() }
+
+// SetTree serves another tree from now on, after a reload.
+func (s *Session) SetTree(t *driver.Tree) { s.tree.Store(t) }
 
 // Status is the present status.
 func (s *Session) Status() Status {
@@ -69,6 +79,27 @@ func (s *Session) SetStatus(now pb.ExporterStatus, message string) {
 	defer s.mu.Unlock()
 	message = strings.ToValidUTF8(message, "\uFFFD") // it may be the word of a hook
 	s.status = Status{Now: now, Before: s.status.Now, Message: message, Version: s.status.Version + 1}
+}
+
+// AddMOTD adds lines to what every client is told.
+func (s *Session) AddMOTD(lines string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.motd = join(s.motd, lines)
+}
+
+// FullMOTD is what clients are told now.
+func (s *Session) FullMOTD() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return join(s.MOTD, s.motd)
+}
+
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "\n" + b
 }
 
 // Ready reports whether driver calls are served now; the error says why not.
@@ -99,7 +130,7 @@ func (s *Session) Node(id string) (*driver.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("driver uuid %q: %w", clip(id), err)
 	}
-	n, ok := s.Tree.Node(u)
+	n, ok := s.Tree().Node(u)
 	if !ok {
 		return nil, fmt.Errorf("no driver has the uuid %s: the session may be a new one, read the report again", u)
 	}
@@ -110,7 +141,7 @@ func (s *Session) Node(id string) (*driver.Node, error) {
 // then the drivers.
 func (s *Session) Close(context.Context) error {
 	s.Offers.Close()
-	return s.Tree.Close()
+	return s.Tree().Close()
 }
 
 func clip(s string) string {
