@@ -3,6 +3,7 @@ package all
 
 import (
 	"github.com/jumplead/jumplead/drivers/composite"
+	"github.com/jumplead/jumplead/drivers/device/virtualdut"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/network/dbus"
 	"github.com/jumplead/jumplead/drivers/network/echo"
@@ -12,7 +13,6 @@ import (
 	"github.com/jumplead/jumplead/drivers/network/vsock"
 	"github.com/jumplead/jumplead/drivers/network/websocket"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
-	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 	"github.com/jumplead/jumplead/drivers/shell/local"
 	"github.com/jumplead/jumplead/drivers/ssh"
@@ -42,7 +42,8 @@ func Specs() []driver.Spec {
 		tmt.TMT,
 		udp.Network,
 		unix.Network,
-		virtualdut.Spec,
+		virtualdut.Power,
+		virtualdut.Storage,
 		vnc.VNC,
 		vsock.Network,
 		websocket.Network,

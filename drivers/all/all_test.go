@@ -16,6 +16,7 @@ import (
 func configs(t *testing.T) map[string]string {
 	return map[string]string{
 		"jumplead.power.VirtualDUT":                          "socket: control.sock",
+		"jumplead.storage.VirtualDUT":                        "socket: control.sock",
 		"jumpstarter_driver_network.driver.DbusNetwork":      "kind: system",
 		"jumpstarter_driver_network.driver.TcpNetwork":       "{host: localhost, port: 1}",
 		"jumpstarter_driver_network.driver.UdpNetwork":       "{host: localhost, port: 1}",

@@ -27,7 +27,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/storage"
@@ -153,7 +152,7 @@ func openMux(ctx context.Context, env *driver.Env, _ Config) (driver.Driver, err
 	if err := f.put(ctx, medium, strings.NewReader("")); err != nil {
 		return driver.Driver{}, errors.Join(err, f.Close())
 	}
-	m := &mux{files: f, turn: make(chan struct{}, 1), side: host}
+	m := &mux{files: f, turn: storage.NewTurn(), side: host}
 	return driver.Driver{Exports: storage.MuxExports(env, m), Impl: f}, nil
 }
 
@@ -171,27 +170,8 @@ const (
 
 type mux struct {
 	files
-	turn chan struct{} // full while the mux is used
+	turn storage.Turn
 	side side
-}
-
-// patience is how long the mux is waited for while a transfer has it. One that
-// was cancelled is over sooner, so that the client which cancelled it can have
-// the mux switched.
-const patience = 10 * time.Second
-
-// hold waits for the mux. Letting go must follow.
-func (m *mux) hold(ctx context.Context) (letGo func(), err error) {
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	select {
-	case m.turn <- struct{}{}:
-		return func() { <-m.turn }, nil
-	case <-t.C:
-		return nil, fmt.Errorf("mux: a transfer is going on: %w", driver.ErrBusy)
-	case <-ctx.Done():
-		return nil, fmt.Errorf("mux: a transfer is going on: %w", context.Cause(ctx))
-	}
 }
 
 func (m *mux) Host(ctx context.Context) error { return m.turnTo(ctx, host) }
@@ -199,7 +179,7 @@ func (m *mux) DUT(ctx context.Context) error  { return m.turnTo(ctx, dut) }
 func (m *mux) Off(ctx context.Context) error  { return m.turnTo(ctx, off) }
 
 func (m *mux) turnTo(ctx context.Context, s side) error {
-	letGo, err := m.hold(ctx)
+	letGo, err := m.turn.Hold(ctx)
 	if err != nil {
 		return err
 	}
@@ -218,7 +198,7 @@ func (m *mux) Read(ctx context.Context, dst io.Writer) error {
 }
 
 func (m *mux) transfer(ctx context.Context, what string, f func() error) error {
-	letGo, err := m.hold(ctx)
+	letGo, err := m.turn.Hold(ctx)
 	if err != nil {
 		return err
 	}

@@ -144,15 +144,15 @@ func TestMuxWaits(t *testing.T) {
 	}
 	defer f.Close()
 	synctest.Test(t, func(t *testing.T) {
-		m := &mux{files: f, turn: make(chan struct{}, 1), side: host}
+		m := &mux{files: f, turn: storage.NewTurn(), side: host}
 		r, w := io.Pipe()
 		wrote := make(chan error, 1)
 		go func() { wrote <- m.Write(t.Context(), r) }()
 		io.WriteString(w, "half")
 
 		start := time.Now()
-		if err := m.DUT(t.Context()); !errors.Is(err, driver.ErrBusy) || time.Since(start) != patience {
-			t.Errorf("DUT() during a transfer = %v after %v; want ErrBusy after %v", err, time.Since(start), patience)
+		if err := m.DUT(t.Context()); !errors.Is(err, driver.ErrBusy) || time.Since(start) != storage.Patience {
+			t.Errorf("DUT() during a transfer = %v after %v; want ErrBusy after %v", err, time.Since(start), storage.Patience)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -1,15 +1,25 @@
-// Package virtualdut switches the supply rail of a virtual device under test,
-// the command virtualdut, through its control socket. The device needs no bench:
-// its console and its web page live and die with the rail, so that a harness
-// can be tried out on any machine.
+// Package virtualdut drives a virtual device under test, the command virtualdut,
+// through its control socket: its supply rail and its SD card. The device needs
+// no bench: its console and its web page live and die with the rail, and it boots
+// what is on the card, so that a harness can be tried out on any machine.
 //
-// Each call is a conversation of its own: a word goes out on a line, a JSON object
-// with the state of the rail comes back. The command may be restarted at any
-// time; the rail is off then. While it is not running, calls are unavailable.
+// Each call is a conversation of its own: a request goes out on a line, a JSON
+// object with the state of the device comes back. The command may be restarted at
+// any time; the rail is off then. While it is not running, calls are unavailable.
+//
+// # The rail
 //
 // The rail is measured for real, and read yields one reading, of the moment of
 // the call, then ends. So do upstream's supplies that can measure on demand;
 // its command "power read" repeats the call for more.
+//
+// # The card
+//
+// The card is a file beside the socket, of any size, and the mux that it sits in
+// is the device's. As on hardware, the card can be written and read while the mux
+// has it on the host's side, and an image takes as long as it does on a card: 40
+// MB/s, unless the config says otherwise. A write that fails leaves the old
+// content.
 package virtualdut
 
 import (
@@ -18,8 +28,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
-	"log/slog"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -29,8 +37,8 @@ import (
 	"github.com/jumplead/jumplead/drivers/power"
 )
 
-// Config says which device.
-type Config struct {
+// Device is the part of a config that says which device.
+type Device struct {
 	Socket string `yaml:"socket" doc:"the device's control.sock, in the directory that it was started with; a relative path is relative to the exporter's working directory"`
 }
 
@@ -38,7 +46,7 @@ type Config struct {
 const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
 // Validate implements [driver.Validator].
-func (c Config) Validate() error {
+func (c Device) Validate() error {
 	switch {
 	case c.Socket == "":
 		return driver.BadKey("socket", "is empty: wants the path of the device's control.sock")
@@ -48,46 +56,10 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Claims implements [driver.Claimer].
-func (c Config) Claims() []driver.Claim {
-	return []driver.Claim{{Kind: "virtual supply", Name: filepath.Clean(c.Socket)}}
-}
-
-// Spec is the virtual DUT's backend of the power contract.
-var Spec = driver.Define(driver.Spec{
-	Type:     "jumplead.power.VirtualDUT",
-	Contract: power.Contract,
-	Doc:      "the supply rail of a virtual device under test (the command virtualdut)",
-}, func(_ context.Context, env *driver.Env, cfg Config) (driver.Driver, error) {
-	return power.Driver(&supply{cfg.Socket, env.Log}), nil
-})
-
-type supply struct {
-	socket string
-	log    *slog.Logger
-}
-
-func (s *supply) On(ctx context.Context) error  { return s.turn(ctx, "on") }
-func (s *supply) Off(ctx context.Context) error { return s.turn(ctx, "off") }
-
-func (s *supply) turn(ctx context.Context, word string) error {
-	if _, err := ask(ctx, s.socket, word); err != nil {
-		return err
-	}
-	s.log.Info("power " + word)
-	return nil
-}
-
-func (s *supply) Read(ctx context.Context) iter.Seq2[power.Reading, error] {
-	return func(yield func(power.Reading, error) bool) {
-		a, err := ask(ctx, s.socket, "read")
-		yield(a.Reading, err)
-	}
-}
-
 // answer is the device's, of which only what is used here is decoded.
 type answer struct {
 	Rail  string `json:"rail"`
+	Card  string `json:"card"`
 	Error string `json:"error"`
 	power.Reading
 }
@@ -97,19 +69,19 @@ const (
 	answerMax = 4096             // bytes
 )
 
-// ask has a conversation of one word.
-func ask(ctx context.Context, socket, word string) (answer, error) {
-	a, err := converse(ctx, socket, word)
+// ask has a conversation of one request.
+func ask(ctx context.Context, socket, request string) (answer, error) {
+	a, err := converse(ctx, socket, request)
 	if driver.Classify(err) == driver.Unavailable {
 		err = fmt.Errorf("%w: start it with virtualdut --dir %s", err, filepath.Dir(socket))
 	}
 	if err != nil {
-		return answer{}, fmt.Errorf("%s: virtual DUT: %w", word, err)
+		return answer{}, fmt.Errorf("%s: virtual DUT: %w", request, err)
 	}
 	return a, nil
 }
 
-func converse(ctx context.Context, socket, word string) (a answer, err error) {
+func converse(ctx context.Context, socket, request string) (a answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := network.Dial(ctx, "unix", socket)
@@ -120,7 +92,7 @@ func converse(ctx context.Context, socket, word string) (a answer, err error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var line string
-	if _, err = io.WriteString(conn, word+"\n"); err == nil {
+	if _, err = io.WriteString(conn, request+"\n"); err == nil {
 		line, err = bufio.NewReader(io.LimitReader(conn, answerMax)).ReadString('\n')
 	}
 	switch {

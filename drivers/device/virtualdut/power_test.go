@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/cmd/virtualdut/dut"
+	"github.com/jumplead/jumplead/drivers/device/virtualdut"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
 	"github.com/jumplead/jumplead/drivers/power"
 	"github.com/jumplead/jumplead/drivers/power/powertest"
-	"github.com/jumplead/jumplead/drivers/power/virtualdut"
 	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
@@ -46,10 +46,10 @@ func device(t *testing.T, dir string) *dut.DUT {
 
 func open(t *testing.T, socket string, log *drivertest.Log) *power.Client {
 	t.Helper()
-	return power.NewClient(drivertest.Bench{Log: log}.Open(t, fmt.Sprintf("{socket: %q}", socket), virtualdut.Spec))
+	return power.NewClient(drivertest.Bench{Log: log}.Open(t, fmt.Sprintf("{socket: %q}", socket), virtualdut.Power))
 }
 
-func TestConformance(t *testing.T) {
+func TestPowerConformance(t *testing.T) {
 	drivertest.NoLeaks(t)
 	powertest.Test(t, func(t *testing.T) powertest.Supply {
 		d := device(t, folder(t))
@@ -61,10 +61,10 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-func TestSpec(t *testing.T) {
+func TestPowerSpec(t *testing.T) {
 	const config = "{socket: /run/dut/control.sock}"
-	drivertest.Spec(t, virtualdut.Spec, config)
-	d, err := drivertest.Bench{}.Tree(t, config, virtualdut.Spec).Root.Driver(t.Context())
+	drivertest.Spec(t, virtualdut.Power, config)
+	d, err := drivertest.Bench{}.Tree(t, config, virtualdut.Power).Root.Driver(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestSpec(t *testing.T) {
 		"{socket: a, port: 1}":   `unknown key "port"`,
 		"{socket: " + long + "}": "socket: has 108 bytes, and the kernel takes 107",
 	} {
-		_, problems := drivertest.Bench{}.Plan(t, config, virtualdut.Spec)
+		_, problems := drivertest.Bench{}.Plan(t, config, virtualdut.Power)
 		if err := problems.Err(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Plan(%q) = %v; want %s", config, err, want)
 		}
@@ -84,13 +84,15 @@ func TestSpec(t *testing.T) {
 
 var long = strings.Repeat("x", 108)
 
+var group = driver.Define(driver.Spec{Type: "test.Group", Role: driver.Group},
+	func(context.Context, *driver.Env, struct{}) (driver.Driver, error) { return driver.Driver{}, nil })
+
 // Two nodes that switch one rail would each be wrong about it.
-func TestClaims(t *testing.T) {
+func TestPowerClaims(t *testing.T) {
 	_, problems := driver.Plan(driver.Decl{Children: []driver.Decl{
-		{Name: "a", Type: virtualdut.Spec.Type, Config: drivertest.YAML(t, "{socket: dut/control.sock}")},
-		{Name: "b", Type: virtualdut.Spec.Type, Config: drivertest.YAML(t, "{socket: ./dut//control.sock}")},
-	}}, driver.Options{Specs: []driver.Spec{virtualdut.Spec, driver.Define(driver.Spec{Type: "test.Group", Role: driver.Group},
-		func(context.Context, *driver.Env, struct{}) (driver.Driver, error) { return driver.Driver{}, nil })}})
+		{Name: "a", Type: virtualdut.Power.Type, Config: drivertest.YAML(t, "{socket: dut/control.sock}")},
+		{Name: "b", Type: virtualdut.Power.Type, Config: drivertest.YAML(t, "{socket: ./dut//control.sock}")},
+	}}, driver.Options{Specs: []driver.Spec{virtualdut.Power, group}})
 	if got := fmt.Sprint(problems); !strings.Contains(got, "virtual supply dut/control.sock") {
 		t.Errorf("Plan() of two nodes with one socket = %v; want the contested supply", got)
 	}
