@@ -39,6 +39,7 @@ type Proc struct {
 	Signals bool
 	// Terminal says that Stderr is a terminal: logs are for people then.
 	Terminal bool
+	Journal  bool    // Stderr is systemd's journal
 	Host     hw.Host // what the board has
 }
 
@@ -68,7 +69,8 @@ func commands() []command {
 	return []command{
 		{"run", "", "Run an exporter.", run},
 		{"check", "", "Tell what is wrong with configs.", check},
-		{"version", "", "Print the version.", version},
+		{"drivers", "", "Tell what there is to configure and to call.", drivers},
+		{"version", "", "Print the version, and what is built in.", version},
 	}
 }
 
@@ -190,6 +192,7 @@ func OS() Proc {
 		Args: os.Args, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Signals:  true,
 		Terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0,
+		Journal:  journal(os.Stderr),
 		Host:     board(),
 	}
 }

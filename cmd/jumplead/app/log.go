@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -42,8 +43,12 @@ func (o *logOptions) setFormat(name string) error {
 
 // handler writes the log to w: lines for people on a terminal, else JSON with
 // the keys that log collectors know from the Python exporter (ts, level,
-// logger, msg, component).
-func (o logOptions) handler(w io.Writer, terminal bool) slog.Handler {
+// logger, msg, component). In the journal, each has its priority.
+func (o logOptions) handler(w io.Writer, terminal, journal bool) slog.Handler {
+	if journal {
+		j := &journalWriter{w: w}
+		return &journalHandler{o.handler(j, false, false), j}
+	}
 	if o.format == "text" || o.format == "" && terminal {
 		return &textHandler{w: w, mu: new(sync.Mutex), level: o.level}
 	}
@@ -69,6 +74,65 @@ func (o logOptions) handler(w io.Writer, terminal bool) slog.Handler {
 			return a
 		},
 	}).WithAttrs([]slog.Attr{slog.String("component", "exporter")}), ""}
+}
+
+// journalHandler puts the priority in front of each line that the journal reads
+// there, see sd-daemon(3); it takes it off again.
+type journalHandler struct {
+	slog.Handler
+	w *journalWriter
+}
+
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	switch {
+	case r.Level >= driver.LevelCritical:
+		h.w.priority = "<2>"
+	case r.Level >= slog.LevelError:
+		h.w.priority = "<3>"
+	case r.Level >= slog.LevelWarn:
+		h.w.priority = "<4>"
+	case r.Level >= slog.LevelInfo:
+		h.w.priority = "<6>"
+	default:
+		h.w.priority = "<7>"
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *journalHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return &journalHandler{h.Handler.WithAttrs(a), h.w}
+}
+
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	return &journalHandler{h.Handler.WithGroup(name), h.w}
+}
+
+// journalWriter is written to once a record.
+type journalWriter struct {
+	mu       sync.Mutex
+	priority string
+	w        io.Writer
+}
+
+func (w *journalWriter) Write(p []byte) (int, error) {
+	lines := strings.ReplaceAll(strings.TrimSuffix(string(p), "\n"), "\n", "\n"+w.priority)
+	if _, err := io.WriteString(w.w, w.priority+lines+"\n"); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// journal reports whether a file is the journal, as systemd says of the standard
+// error that it gave to a service: JOURNAL_STREAM holds its device and inode.
+func journal(f *os.File) bool {
+	fi, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	id := fileID(fi)
+	return id != "" && os.Getenv("JOURNAL_STREAM") == id
 }
 
 // jsonHandler adds the logger's name: the driver's, or the exporter's own.

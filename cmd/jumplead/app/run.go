@@ -8,13 +8,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter"
+	"github.com/jumplead/jumplead/exporter/client"
 	"github.com/jumplead/jumplead/exporter/config"
 )
 
@@ -26,6 +29,7 @@ type runFlags struct {
 	insecure       bool
 	cert, key      string
 	passphrase     string
+	passphraseFile string
 	exitOnLeaseEnd bool
 	listen         string
 }
@@ -40,6 +44,7 @@ func run(ctx context.Context, p *program, args []string) error {
 	fs.StringVar(&f.cert, "tls-cert", "", "server certificate, a PEM `FILE`")
 	fs.StringVar(&f.key, "tls-key", "", "server key, a PEM `FILE`")
 	fs.StringVar(&f.passphrase, "passphrase", "", "`TEXT` that every client must send")
+	fs.StringVar(&f.passphraseFile, "passphrase-file", "", "the passphrase is the first line of `FILE`, where the list of processes does not show it")
 	fs.BoolVar(&f.exitOnLeaseEnd, "exit-on-lease-end", false, "end after the lease; without a controller there is none to end")
 	fs.StringVar(&f.listen, "listen", "", "serve clients on this machine on `unix:PATH`")
 	if err := p.parse(fs, args, runHelp(fs)); err != nil {
@@ -51,6 +56,11 @@ func run(ctx context.Context, p *program, args []string) error {
 	at, err := f.check()
 	if err != nil {
 		return err
+	}
+	if f.passphraseFile != "" {
+		if f.passphrase, err = readPassphrase(f.passphraseFile); err != nil {
+			return err
+		}
 	}
 	return p.export(ctx, f, at)
 }
@@ -75,7 +85,9 @@ func (f runFlags) check() (at exporter.Address, err error) {
 		return at, usage("run: one of --exporter, --exporter-config should be specified")
 	case f.alias != "" && f.path != "":
 		return at, usage("run: only one of --exporter, --exporter-config should be specified")
-	case f.listener == "" && (f.insecure || f.cert != "" || f.key != "" || f.passphrase != "" && f.listen == ""):
+	case f.passphrase != "" && f.passphraseFile != "":
+		return at, usage("run: --passphrase and --passphrase-file exclude each other")
+	case f.listener == "" && (f.insecure || f.cert != "" || f.key != "" || f.passphrase+f.passphraseFile != "" && f.listen == ""):
 		return at, usage("run: --tls-grpc-insecure, --tls-cert, --tls-key, and --passphrase require --tls-grpc-listener")
 	case f.listener != "" && f.listen != "":
 		return at, usage("run: --listen and --tls-grpc-listener exclude each other")
@@ -115,14 +127,29 @@ func parseListener(s string) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }
 
+// readPassphrase reads the first line of a file, which must not be empty: an
+// exporter that was to be protected is not served unprotected.
+func readPassphrase(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", usage("run: --passphrase-file: %v", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSuffix(line, "\r"); line == "" {
+		return "", usage("run: --passphrase-file: the first line of %s is empty", path)
+	}
+	return line, nil
+}
+
 func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) error {
 	if p.Signals {
 		var stop context.CancelFunc
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 		defer stop()
 	}
-	handler := p.log.handler(p.Stderr, p.Terminal)
+	handler := p.log.handler(p.Stderr, p.Terminal, p.Journal)
 	log := slog.New(handler)
+	manager := p.supervise(log)
 
 	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler}
 	if f.cert != "" { // before the config: a wrong path is a mistake in the call
@@ -155,8 +182,20 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	if o.TLS == nil && o.Passphrase != "" && at.Network == "tcp" {
 		log.Warn("without TLS the passphrase travels in plaintext")
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	o.Ready = func(addr net.Addr) {
 		log.Info("serving", "exporter", cfg.Name, "address", addr.String(), "tls", o.TLS != nil, "passphrase", o.Passphrase != "")
+		manager.notify("READY=1", status("serving %s on %s", cfg.Name, addr))
+		watching.Go(func() {
+			manager.watch(ctx, func(ctx context.Context) error { return answers(ctx, addr, o) })
+		})
+		watching.Go(func() {
+			<-ctx.Done()
+			manager.notify("STOPPING=1", status("stopping"))
+		})
 	}
 	return exporter.Run(ctx, o)
 }
@@ -174,4 +213,28 @@ func (p *program) load(f runFlags) (*config.Config, driver.Problems, error) {
 		return nil, nil, fmt.Errorf("failed to load config:\n%w", err)
 	}
 	return cfg, problems, nil
+}
+
+// answers asks the exporter what any client asks first, over a connection of its
+// own: whether it accepts, and serves its tree and its status.
+func answers(ctx context.Context, at net.Addr, o exporter.Options) error {
+	target := at.String()
+	if a, ok := at.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+		target = net.JoinHostPort("localhost", strconv.Itoa(a.Port))
+	} else if at.Network() == "unix" {
+		target = "unix:" + target
+	}
+	opt := client.Options{Passphrase: o.Passphrase}
+	if o.TLS != nil {
+		// The port is ours for as long as we run, and the certificate may be
+		// for any name.
+		opt.TLS = &tls.Config{InsecureSkipVerify: true}
+	}
+	c, err := client.Dial(ctx, target, opt)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Status(ctx)
+	return err
 }

@@ -129,6 +129,44 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+func TestJournal(t *testing.T) {
+	for _, format := range []string{"", "text"} {
+		var out bytes.Buffer
+		log := slog.New(logOptions{level: slog.LevelDebug, format: format}.handler(&out, false, true)).With("driver", "dut")
+		log.Debug("d")
+		log.Info("i")
+		log.Warn("w")
+		log.Error("one\ntwo")
+		log.Log(t.Context(), slog.LevelError+4, "c")
+		var prefixes []string
+		for line := range strings.Lines(out.String()) {
+			prefixes = append(prefixes, line[:3])
+		}
+		got, want := strings.Join(prefixes, ""), "<7><6><4><3><2>"
+		if format == "text" { // a message may have lines there
+			want = "<7><6><4><3><3><2>"
+		}
+		if got != want {
+			t.Errorf("priorities of %q lines = %s; want %s:\n%s", format, got, want, &out)
+		}
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stream, want := range map[string]bool{"": false, "1:1": false, fileID(fi): true} {
+		t.Setenv("JOURNAL_STREAM", stream)
+		if got := journal(f); got != want {
+			t.Errorf("journal() with JOURNAL_STREAM=%s = %v; want %v", stream, got, want)
+		}
+	}
+}
+
 // The example unit is sound, and gives away as little as its drivers allow.
 func TestUnit(t *testing.T) {
 	hwtest.Need(t, hwtest.Systemd)
