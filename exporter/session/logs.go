@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
 
@@ -143,19 +144,22 @@ func (c *LogReader) take() (Record, bool) {
 
 // Handler is a slog handler that writes into the log. Records of drivers are
 // those bound with a driver attribute; their level was judged by the driver's
-// own setting. Of the rest, nothing below info is of interest to a client.
-func (l *Logs) Handler() slog.Handler { return &handler{logs: l} }
+// own setting. Those bound with a hook attribute are a hook's own words. Of the
+// rest, nothing below info is of interest to a client.
+func (l *Logs) Handler() slog.Handler {
+	return &handler{logs: l, source: pb.LogSource_LOG_SOURCE_SYSTEM}
+}
 
 type handler struct {
 	logs       *Logs
-	driver     bool
+	source     pb.LogSource
 	driverType string
 	text       string // of the attributes bound so far
 	group      string
 }
 
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
-	return h.driver || level >= slog.LevelInfo
+	return h.source == pb.LogSource_LOG_SOURCE_DRIVER || level >= slog.LevelInfo
 }
 
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
@@ -163,7 +167,9 @@ func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for _, a := range attrs {
 		switch {
 		case h.group == "" && a.Key == "driver":
-			c.driver = true
+			c.source = pb.LogSource_LOG_SOURCE_DRIVER
+		case h.group == "" && a.Key == "hook":
+			c.source = hookSource(a.Value.String())
 		case h.group == "" && a.Key == "driver_type":
 			c.driverType = a.Value.String()
 		default:
@@ -191,16 +197,23 @@ func (h *handler) attr(a slog.Attr) string {
 }
 
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
-	rec := Record{Time: r.Time, Level: r.Level, Source: pb.LogSource_LOG_SOURCE_SYSTEM, Message: r.Message + h.text, DriverType: h.driverType}
-	if h.driver {
-		rec.Source = pb.LogSource_LOG_SOURCE_DRIVER
-	}
+	rec := Record{Time: r.Time, Level: r.Level, Source: h.source, Message: r.Message + h.text, DriverType: h.driverType}
 	r.Attrs(func(a slog.Attr) bool {
 		rec.Message += h.attr(a)
 		return true
 	})
 	h.logs.Append(rec)
 	return nil
+}
+
+func hookSource(kind string) pb.LogSource {
+	switch hook.Kind(kind) {
+	case hook.BeforeLease:
+		return pb.LogSource_LOG_SOURCE_BEFORE_LEASE_HOOK
+	case hook.AfterLease:
+		return pb.LogSource_LOG_SOURCE_AFTER_LEASE_HOOK
+	}
+	return pb.LogSource_LOG_SOURCE_SYSTEM
 }
 
 // LevelName is the severity as Python's logging names it.

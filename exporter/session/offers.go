@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -16,7 +17,8 @@ import (
 // names one by its handle; it is good once, for the driver it was opened on,
 // and while the client's stream lasts.
 type Offers struct {
-	Log *slog.Logger // nil: nobody is told what goes on with a doubt
+	Log   *slog.Logger  // nil: nobody is told what goes on with a doubt
+	Stall time.Duration // see [stream.Presigned]
 
 	mu     sync.Mutex
 	closed bool
@@ -54,6 +56,13 @@ func (o *Offers) Remove(id uuid.UUID) {
 	delete(o.open, id)
 }
 
+// Len is how many streams wait for a call that names them.
+func (o *Offers) Len() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.open)
+}
+
 // Close closes the offers that nobody took.
 func (o *Offers) Close() {
 	o.mu.Lock()
@@ -83,11 +92,15 @@ func (o *Offers) OpenHandle(ctx context.Context, node uuid.UUID, h driver.Handle
 			Method  string            `json:"method"`
 			URL     string            `json:"url"`
 			Headers map[string]string `json:"headers,omitempty"`
+			Packed  any               `json:"x_jmp_content_encoding,omitempty"`
 		}
 		if err := driver.Decode(&r, m, false); err != nil {
 			return nil, fmt.Errorf("handle: %w", err)
 		}
-		p := stream.Presigned{Method: r.Method, URL: r.URL, Header: r.Headers}
+		if r.Packed != nil { // to write it as it is would be no error, and wrong
+			return nil, driver.BadArg("handle.x_jmp_content_encoding", "a presigned request has none: what the server has is what is moved")
+		}
+		p := stream.Presigned{Method: r.Method, URL: r.URL, Header: r.Headers, Stall: o.Stall}
 		if o.Log != nil {
 			p.Log = func(text string) { o.Log.Warn(text) }
 		}

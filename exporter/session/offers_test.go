@@ -57,7 +57,13 @@ func TestOffersRemove(t *testing.T) {
 	o := NewOffers()
 	node := uuid.New()
 	id, _ := o.Add(node, new(offered))
+	if n := o.Len(); n != 1 {
+		t.Errorf("Len() = %d; want 1", n)
+	}
 	o.Remove(id)
+	if n := o.Len(); n != 0 {
+		t.Errorf("Len() after Remove = %d; want 0", n)
+	}
 	if _, err := o.OpenHandle(t.Context(), node, handle("client_stream", id.String())); err == nil {
 		t.Error("OpenHandle(removed) = nil; want an error")
 	}
@@ -100,6 +106,7 @@ func TestOpenHandleErrors(t *testing.T) {
 		{"another method", map[string]any{"kind": "presigned_request", "method": "POST", "url": "http://127.0.0.1/", "headers": map[string]any{}}, driver.Invalid},
 		{"no url", map[string]any{"kind": "presigned_request", "method": "GET", "headers": map[string]any{}}, driver.Invalid},
 		{"headers of another type", map[string]any{"kind": "presigned_request", "method": "GET", "url": "http://127.0.0.1/", "headers": []any{}}, driver.Invalid},
+		{"an encoding", map[string]any{"kind": "presigned_request", "method": "GET", "url": "http://127.0.0.1/", "headers": map[string]any{}, "x_jmp_content_encoding": "xz"}, driver.Invalid},
 		{"unknown", map[string]any{"kind": "client_stream", "uuid": uuid.NewString()}, driver.Internal},
 	}
 	for _, test := range tests {

@@ -1,15 +1,16 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,14 +25,30 @@ type Presigned struct {
 	URL    string // http or https; its percent-encoding is covered by the signature and left alone
 	Header map[string]string
 
+	// Stall is how long the transfer may stand still; 0 is a minute.
+	Stall time.Duration
+
 	// Log is told what a user should know though the transfer goes on.
 	Log func(text string)
+
+	via http.RoundTripper // of tests; nil: transport
+}
+
+func (p Presigned) roundTrip(req *http.Request) (*http.Response, error) {
+	if u := req.URL.User; u != nil && req.Header.Get("Authorization") == "" {
+		password, _ := u.Password()
+		req.SetBasicAuth(u.Username(), password)
+	}
+	if p.via != nil {
+		return p.via.RoundTrip(req)
+	}
+	return transport.RoundTrip(req)
 }
 
 // Limits of presigned requests.
 const (
 	presignedLimit = 2 * time.Hour    // for the whole transfer, as upstream has it
-	stallLimit     = 60 * time.Second // without a byte, in either direction
+	stallLimit     = 60 * time.Second // without a byte, in either direction, if nothing else is said
 	maxRedirects   = 10
 )
 
@@ -106,16 +123,18 @@ func (p Presigned) Open(ctx context.Context) (driver.Resource, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, presignedLimit,
-		fmt.Errorf("presigned %s %s: not done after %v: %w", p.Method, redact(p.URL), presignedLimit, context.DeadlineExceeded))
+		fmt.Errorf("not done after %v: %w", presignedLimit, context.DeadlineExceeded))
+	ctx, end := context.WithCancelCause(ctx)
+	t := transfer{p: p, watch: p.newWatch(end), cancel: cancel, cause: func() error { return context.Cause(ctx) }}
 	if p.Method == http.MethodPut {
-		return p.put(ctx, cancel), nil
+		return t.put(ctx), nil
 	}
-	r, err := p.get(ctx, cancel)
+	resp, err := p.get(ctx)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	return r, nil
+	return &getBody{transfer: t, body: resp.Body}, nil
 }
 
 func (p Presigned) errorf(ctx context.Context, err error) error {
@@ -133,7 +152,7 @@ func (p Presigned) errorf(ctx context.Context, err error) error {
 // origin than the one they were signed for.
 var sensitive = []string{"authorization", "cookie", "proxy-authorization", "x-amz-", "x-ms-", "x-goog-"}
 
-func (p Presigned) get(ctx context.Context, cancel func()) (driver.Resource, error) {
+func (p Presigned) get(ctx context.Context) (*http.Response, error) {
 	at, err := parse(p.URL)
 	if err != nil {
 		return nil, err
@@ -143,8 +162,8 @@ func (p Presigned) get(ctx context.Context, cancel func()) (driver.Resource, err
 		header.Set(k, v)
 	}
 	for range maxRedirects + 1 {
-		req := (&http.Request{Method: http.MethodGet, URL: at, Header: header, Host: header.Get("Host")}).WithContext(ctx)
-		resp, err := transport.RoundTrip(req)
+		req := (&http.Request{Method: http.MethodGet, URL: at, Header: header.Clone(), Host: header.Get("Host")}).WithContext(ctx)
+		resp, err := p.roundTrip(req)
 		if err != nil {
 			return nil, p.errorf(ctx, err)
 		}
@@ -162,7 +181,6 @@ func (p Presigned) get(ctx context.Context, cancel func()) (driver.Resource, err
 				return nil, p.errorf(ctx, fmt.Errorf("redirect %d: %w", resp.StatusCode, err))
 			}
 			if origin(next) != origin(at) {
-				header = header.Clone()
 				for k := range header {
 					if hasPrefix(strings.ToLower(k), sensitive) {
 						header.Del(k)
@@ -173,7 +191,8 @@ func (p Presigned) get(ctx context.Context, cancel func()) (driver.Resource, err
 			at = next
 			continue
 		case http.StatusOK:
-			return p.body(ctx, cancel, resp)
+			p.remark(resp)
+			return resp, nil
 		}
 		resp.Body.Close()
 		return nil, p.errorf(ctx, fmt.Errorf("the server answered %s", resp.Status))
@@ -199,7 +218,8 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-func (p Presigned) body(ctx context.Context, cancel func(), resp *http.Response) (driver.Resource, error) {
+// remark says what is doubtful about an answer.
+func (p Presigned) remark(resp *http.Response) {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		// The store was asked for the object as it is; this one is kept
 		// compressed, and that is what it holds.
@@ -208,7 +228,6 @@ func (p Presigned) body(ctx context.Context, cancel func(), resp *http.Response)
 	if resp.ContentLength < 0 && !resp.Uncompressed && len(resp.TransferEncoding) == 0 {
 		p.say("the server does not tell the length of " + redact(p.URL) + ": a transfer that is cut short cannot be noticed")
 	}
-	return &getBody{p: p, cause: func() error { return context.Cause(ctx) }, cancel: cancel, body: resp.Body, watch: newWatch(cancel)}, nil
 }
 
 func (p Presigned) say(text string) {
@@ -217,58 +236,54 @@ func (p Presigned) say(text string) {
 	}
 }
 
-var errStalled = fmt.Errorf("no byte came for %v: %w", stallLimit, context.DeadlineExceeded)
+// transfer is what both kinds have.
+type transfer struct {
+	p      Presigned
+	watch  *watch
+	cancel func()
+	cause  func() error // why the transfer was ended, or nil
+	n      int64        // bytes so far
+}
+
+// broke is the error of a transfer that err has ended.
+func (t *transfer) broke(err error) error {
+	if cause := t.cause(); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("presigned %s %s: broke off after %d bytes: %w", t.p.Method, redact(t.p.URL), t.n, err)
+}
 
 // watch ends a transfer that does not move.
 type watch struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	expired bool
+	limit time.Duration
+	timer *time.Timer
 }
 
-func newWatch(cancel func()) *watch {
-	w := &watch{}
-	w.timer = time.AfterFunc(stallLimit, func() {
-		w.mu.Lock()
-		w.expired = true
-		w.mu.Unlock()
-		cancel()
+func (p Presigned) newWatch(end func(error)) *watch {
+	w := &watch{limit: cmp.Or(p.Stall, stallLimit)}
+	w.timer = time.AfterFunc(w.limit, func() {
+		end(fmt.Errorf("no byte moved for %v: %w", w.limit, context.DeadlineExceeded))
 	})
 	w.timer.Stop()
 	return w
 }
 
-// during runs f, a Read or Write, under watch.
-func (w *watch) during(f func() (int, error)) (int, error) {
-	w.timer.Reset(stallLimit)
-	n, err := f()
-	w.timer.Stop()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil && w.expired {
-		err = errStalled
-	}
-	return n, err
-}
+func (w *watch) start() { w.timer.Reset(w.limit) }
+func (w *watch) stop()  { w.timer.Stop() }
 
 // getBody is the body of a GET.
 type getBody struct {
-	p      Presigned
-	cause  func() error // why the transfer's context has ended, or nil
-	cancel func()
-	body   io.ReadCloser
-	watch  *watch
-	got    int64
+	transfer
+	body io.ReadCloser
 }
 
 func (b *getBody) Read(buf []byte) (int, error) {
-	n, err := b.watch.during(func() (int, error) { return b.body.Read(buf) })
-	b.got += int64(n)
+	b.watch.start()
+	n, err := b.body.Read(buf)
+	b.watch.stop()
+	b.n += int64(n)
 	if err != nil && err != io.EOF {
-		if cause := b.cause(); cause != nil && !errors.Is(err, errStalled) {
-			err = cause
-		}
-		err = fmt.Errorf("presigned GET %s: broke off after %d bytes: %w", redact(b.p.URL), b.got, err)
+		err = b.broke(err)
 	}
 	return n, err
 }
@@ -286,12 +301,17 @@ func (b *getBody) Close() error {
 
 // put sends what is written. The length is not known before, so it travels in
 // chunks.
-func (p Presigned) put(ctx context.Context, cancel func()) driver.Resource {
+func (t transfer) put(ctx context.Context) driver.Resource {
 	r, w := io.Pipe()
-	b := &putBody{p: p, cancel: cancel, w: w, watch: newWatch(cancel), done: make(chan struct{})}
+	b := &putBody{transfer: t, w: w, done: make(chan struct{})}
+	// The end of the body is under watch until it has gone out; the transport
+	// limits the wait for the answer.
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { b.watch.stop() },
+	})
 	go func() {
 		defer close(b.done)
-		b.err = p.send(ctx, r)
+		b.err = t.p.send(ctx, r)
 		// A Write that is under way must end, and a later one fail.
 		r.CloseWithError(fmt.Errorf("the server has ended it: %w", errOr(b.err, io.ErrClosedPipe)))
 	}()
@@ -317,7 +337,7 @@ func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
 	whole := &untilEnd{ReadCloser: body}
 	req := (&http.Request{Method: http.MethodPut, URL: at, Header: header, Host: header.Get("Host"),
 		Body: whole, ContentLength: -1}).WithContext(ctx)
-	resp, err := transport.RoundTrip(req)
+	resp, err := p.roundTrip(req)
 	if err != nil {
 		return p.errorf(ctx, err)
 	}
@@ -347,14 +367,11 @@ func (u *untilEnd) Read(p []byte) (int, error) {
 
 // putBody is the body of a PUT.
 type putBody struct {
-	p      Presigned
-	cancel func()
-	w      *io.PipeWriter
-	watch  *watch
-	sent   int64
-	ended  bool
-	done   chan struct{}
-	err    error // of the request; read after done
+	transfer
+	w     *io.PipeWriter
+	ended bool
+	done  chan struct{}
+	err   error // of the request; read after done
 }
 
 func (b *putBody) Read([]byte) (int, error) {
@@ -365,10 +382,12 @@ func (b *putBody) Write(buf []byte) (int, error) {
 	if b.ended {
 		return 0, fmt.Errorf("presigned PUT: write after its end: %w", io.ErrClosedPipe)
 	}
-	n, err := b.watch.during(func() (int, error) { return b.w.Write(buf) })
-	b.sent += int64(n)
+	b.watch.start()
+	n, err := b.w.Write(buf)
+	b.watch.stop()
+	b.n += int64(n)
 	if err != nil {
-		err = fmt.Errorf("presigned PUT %s: broke off after %d bytes: %w", redact(b.p.URL), b.sent, err)
+		err = b.broke(err)
 	}
 	return n, err
 }
@@ -378,9 +397,11 @@ func (b *putBody) Write(buf []byte) (int, error) {
 func (b *putBody) CloseWrite() error {
 	if !b.ended {
 		b.ended = true
+		b.watch.start()
 		b.w.Close()
 	}
 	<-b.done // the request heeds its context
+	b.watch.stop()
 	return b.err
 }
 
