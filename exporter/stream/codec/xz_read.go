@@ -118,7 +118,7 @@ type unxz struct {
 	lzma     lzma2.Decoder
 }
 
-func (x *unxz) close() {}
+func (x *unxz) close() { x.lzma.Close() }
 
 func (x *unxz) Read(p []byte) (int, error) {
 	for {
@@ -244,7 +244,10 @@ func (x *unxz) nextBlock() error {
 	if dict > MaxWindow {
 		return in.tooLarge(x.start, dict)
 	}
-	x.lzma.Reset(int(dict))
+	if err := x.lzma.Reset(int(dict)); err != nil {
+		return &Error{Encoding: XZ, Offset: x.start, Kind: ErrTooLarge,
+			Reason: fmt.Sprintf("it takes a window of %d MiB to unpack this, which this machine does not give: %v", (dict-1)>>20+1, err)}
+	}
 	for r.Len() > 0 {
 		if b, _ := r.ReadByte(); b != 0 {
 			return in.unsupported(x.start, "something new in %s", what)

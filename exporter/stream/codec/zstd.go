@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -25,40 +26,60 @@ type unzstd struct {
 	d  *zstd.Decoder
 }
 
+// zstdLarge is a window that is worth a collection of garbage once it is no
+// longer needed: that takes a few milliseconds, and would else come in minutes.
+const zstdLarge = 8 << 20
+
+// errWider is the framer's before a frame with a larger window than those before.
+var errWider = errors.New("a wider window")
+
 func newUnzstd(in *input) *unzstd { return &unzstd{in: in, f: zstdFramer{in: in}} }
 
 func (u *unzstd) close() {
-	if u.d != nil {
-		u.d.Close()
+	if u.d == nil {
+		return
+	}
+	u.d.Close()
+	u.d = nil
+	if u.f.window > zstdLarge {
+		debug.FreeOSMemory()
 	}
 }
 
 func (u *unzstd) Read(p []byte) (int, error) {
-	if u.d == nil {
-		// With a concurrency of one it decodes in Read. The framer sees to the
-		// window; the decoder's own limit need only let that through.
-		d, err := zstd.NewReader(&u.f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow))
-		if err != nil {
-			return 0, err
+	for {
+		if u.d == nil {
+			// With a concurrency of one it decodes in Read. The framer sees to the
+			// window; the decoder's own limit need only let that through.
+			d, err := zstd.NewReader(&u.f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(MaxWindow))
+			if err != nil {
+				return 0, err
+			}
+			u.d = d
 		}
-		u.d = d
+		n, err := u.d.Read(p)
+		switch {
+		case err == nil || u.f.err == errWider && n > 0:
+			return n, nil
+		case u.f.err == errWider:
+			u.close() // so that there are never two large windows
+			u.f.err, u.f.window = nil, u.f.wider
+			continue
+		case u.f.err != nil: // io.EOF included, if the input may end there
+			return n, u.f.err
+		case err == io.EOF:
+			err = errors.New("the decoder ended early")
+		}
+		return n, u.in.corrupt(u.f.unit, "%s: %v", u.f.what, err)
 	}
-	n, err := u.d.Read(p)
-	switch {
-	case err == nil:
-		return n, nil
-	case u.f.err != nil: // io.EOF included, if the input may end there
-		return n, u.f.err
-	case err == io.EOF:
-		err = errors.New("the decoder ended early")
-	}
-	return n, u.in.corrupt(u.f.unit, "%s: %v", u.f.what, err)
 }
 
 // A zstdFramer passes frames on, and takes out skippable ones.
 type zstdFramer struct {
 	in     *input
 	frames int
+	window uint64 // the largest so far,
+	wider  uint64 // and the next one, with errWider
 	unit   int64  // where the unit starts that was passed on last,
 	what   string // and what that is
 	err    error
@@ -174,6 +195,11 @@ func (f *zstdFramer) frame() error {
 		return f.in.tooLarge(f.unit, window)
 	}
 	f.inFrame, f.last = true, false
+	if window > zstdLarge && window > f.window && f.frames > 0 {
+		f.wider = window
+		return errWider
+	}
+	f.window = max(f.window, window)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"io/fs"
 )
 
 // ErrCorrupt is a chunk that is none, or whose bytes do not fit together.
@@ -21,10 +22,10 @@ const slack = 64
 
 // A Decoder unpacks LZMA2. The zero Decoder has to be Reset.
 type Decoder struct {
-	// window is a ring of the last bytes that were made, up to pos; while it is not full it grows up to dict bytes, and
-	// does not go round. Those from out on have not been handed out.
-	window   []byte
-	dict     int
+	// window is a ring of the last bytes that were made, up to pos; full says that it has gone round. Those from out on
+	// have not been handed out.
+	memory   memory
+	window   []byte // of memory
 	out, pos int
 	full     bool
 
@@ -46,20 +47,26 @@ type Decoder struct {
 	buf [maxPacked + slack]byte
 }
 
-// Reset begins with a new row of chunks, which refer to at most dict bytes back, a multiple of 16.
-func (d *Decoder) Reset(dict int) {
-	d.dict = max(dict, minDict)
-	if len(d.window) > d.dict {
-		d.window = d.window[:d.dict]
+// Reset begins with a new row of chunks, which refer to at most dict bytes back, a multiple of 16. It fails if the kernel
+// has no memory for that; a decoder that has some needs a Close.
+func (d *Decoder) Reset(dict int) error {
+	dict = max(dict, minDict)
+	if err := d.need(dict); err != nil {
+		return err
 	}
+	d.window = d.memory.bytes[:dict]
 	d.out, d.pos, d.full = 0, 0, false
 	d.inChunk, d.ended, d.left = false, false, 0
 	d.needDict, d.needProps = true, true
+	return nil
 }
 
 // Read unpacks into p what src has. It reads from src only what it needs in order to make at least one byte, and returns
 // io.EOF behind the last chunk. An error of src is returned as it is, but io.EOF as io.ErrUnexpectedEOF.
 func (d *Decoder) Read(src Source, p []byte) (int, error) {
+	if d.window == nil {
+		return 0, fs.ErrClosed
+	}
 	for len(p) > 0 {
 		if d.out < d.pos {
 			n := copy(p, d.window[d.out:d.pos])
@@ -75,7 +82,9 @@ func (d *Decoder) Read(src Source, p []byte) (int, error) {
 			}
 			continue
 		}
-		d.room()
+		if d.pos == len(d.window) { // everything up to there has been handed out
+			d.out, d.pos, d.full = 0, 0, true
+		}
 		n := min(d.left, len(d.window)-d.pos)
 		if d.packed {
 			if err := d.unpack(d.pos + n); err != nil {
@@ -108,19 +117,6 @@ func unexpected(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// room makes some behind pos. Everything up to there has been handed out.
-func (d *Decoder) room() {
-	switch {
-	case d.pos < len(d.window):
-	case len(d.window) < d.dict:
-		w := make([]byte, min(max(2*len(d.window), minDict<<4), d.dict))
-		copy(w, d.window)
-		d.window = w
-	default:
-		d.out, d.pos, d.full = 0, 0, true
-	}
 }
 
 // next reads a chunk's header and, if it is packed, the chunk.

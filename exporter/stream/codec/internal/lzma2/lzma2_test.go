@@ -6,9 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // kinds of data: what repeats at all distances and lengths, what does not, and
@@ -83,9 +89,20 @@ type decoder struct {
 
 func (d decoder) Read(p []byte) (int, error) { return d.Decoder.Read(d.src, p) }
 
+// reset begins with a new row of chunks.
+func reset(t testing.TB, d *Decoder, dict int) {
+	t.Helper()
+	if err := d.Reset(dict); err != nil {
+		t.Fatalf("Reset(%d) = %v; want nil", dict, err)
+	}
+}
+
 func decode(packed []byte, dict int) ([]byte, error) {
 	var d Decoder
-	d.Reset(dict)
+	defer d.Close()
+	if err := d.Reset(dict); err != nil {
+		return nil, err
+	}
 	src := bufio.NewReader(bytes.NewReader(packed))
 	data, err := io.ReadAll(decoder{&d, src})
 	if err == nil && src.Buffered() > 0 {
@@ -121,26 +138,74 @@ func TestReset(t *testing.T) {
 	data := some("any", 1, 300_000)
 	packed := encode(t, data)
 	var d Decoder
-	for _, dict := range []int{DictSize, 64 * DictSize, DictSize, 2 * DictSize} {
-		d.Reset(dict)
+	defer d.Close()
+	for i, dict := range []int{DictSize, 64 * DictSize, DictSize, 2 * DictSize} {
+		reset(t, &d, dict)
 		got, err := io.ReadAll(iotest.OneByteReader(decoder{&d, bufio.NewReader(bytes.NewReader(packed))}))
 		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("with a dictionary of %d: got %d bytes, %v; want %d, nil", dict, len(got), err, len(data))
 		}
-		d.Reset(dict)
+		reset(t, &d, dict)
 		io.CopyN(io.Discard, decoder{&d, bufio.NewReader(bytes.NewReader(packed))}, 70_000)
+		if i == 2 {
+			d.Close()
+		}
 	}
 }
 
-// The window grows with what it holds.
-func TestMemory(t *testing.T) {
-	var d Decoder
-	d.Reset(1 << 30)
-	if _, err := io.ReadAll(decoder{&d, bufio.NewReader(bytes.NewReader(encode(t, some("text", 1, 300_000))))}); err != nil {
+// size is how much memory the process has asked the kernel for, and how much of that it got, in bytes.
+func size(t *testing.T) (virtual, resident int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(d.window); n > 1<<20 {
-		t.Errorf("the window for 300,000 bytes has %d; want at most 1 MiB", n)
+	if _, err := fmt.Sscan(string(b), &virtual, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return virtual * os.Getpagesize(), resident * os.Getpagesize()
+}
+
+// The window takes what the data fills, and is given back at once, or when the decoder is garbage.
+func TestMemory(t *testing.T) {
+	const dict = 256 << 20
+	const other = 32 << 20 // that other things may take or give back meanwhile
+	packed := encode(t, some("text", 1, 300_000))
+	virtual, resident := size(t)
+	read := func() *Decoder {
+		d := new(Decoder)
+		reset(t, d, dict)
+		if _, err := io.ReadAll(decoder{d, bufio.NewReader(bytes.NewReader(packed))}); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := read()
+	if v, r := size(t); v < virtual+dict-other || r > resident+other {
+		t.Errorf("300,000 bytes in a window of %d: the process grew by %d bytes, %d of them used; want %[1]d, few of them", dict, v-virtual, r-resident)
+	}
+	d.Close()
+	d.Close()
+	if v, _ := size(t); v > virtual+other {
+		t.Errorf("after Close the process is still larger by %d bytes; want none", v-virtual)
+	}
+	if n, err := d.Read(bytes.NewReader(packed), make([]byte, 1)); n != 0 || err != fs.ErrClosed {
+		t.Errorf("Read after Close = %d, %v; want %v", n, err, fs.ErrClosed)
+	}
+	if err := d.Reset(math.MaxInt - 15); !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("Reset to more than there can be = %v; want %v", err, syscall.ENOMEM)
+	}
+
+	read()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		runtime.GC()
+		v, _ := size(t)
+		if v <= virtual+other {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the window of a dropped decoder is still there: the process is larger by %d bytes", v-virtual)
+		}
 	}
 }
 
@@ -194,20 +259,17 @@ func TestDistance(t *testing.T) {
 	}
 }
 
-// Whatever is decoded: no panic, no more memory than is allowed, and an end.
+// Whatever is decoded: no panic, and an end.
 func FuzzDecoder(f *testing.F) {
 	for kind := range kinds {
 		f.Add(encode(f, some(kind, 7, 3000)), uint16(1))
 	}
 	f.Fuzz(func(t *testing.T, packed []byte, dict uint16) {
-		size := int(dict)<<4 + minDict
 		var d Decoder
-		d.Reset(size)
+		defer d.Close()
+		reset(t, &d, int(dict)<<4+minDict)
 		src := bufio.NewReader(bytes.NewReader(packed))
 		n, _ := io.Copy(io.Discard, struct{ io.Reader }{decoder{&d, src}})
-		if len(d.window) > size {
-			t.Errorf("a window of %d bytes; want at most %d", len(d.window), size)
-		}
 		if n > int64(len(packed))*maxUnpacked {
 			t.Errorf("%d bytes from %d", n, len(packed))
 		}
