@@ -136,3 +136,7 @@ func (f field) choices() []any {
 func orNull(x Schema) Schema {
 	return Schema{"anyOf": []Schema{x, {"type": "null"}}}
 }
+
+// TypeName says what the values of a type are to people: "integer", "list of
+// text". A nil type has no values but null.
+func TypeName(t reflect.Type) string { return typeName(t) }

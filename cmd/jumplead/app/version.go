@@ -3,20 +3,106 @@ package app
 import (
 	"context"
 	"fmt"
-	"io"
+	"reflect"
 	"runtime"
 	"runtime/debug"
+	"strings"
 )
 
+const versionHelp = `Print what this program is: its version and build, the machine that it is made
+for, and the drivers and the hardware support in it.`
+
+// build is what the program is, as --json prints it.
+type build struct {
+	Version  string   `json:"version"`
+	Revision string   `json:"revision,omitempty"` // of the source
+	Time     string   `json:"time,omitempty"`     // of the revision
+	Modified bool     `json:"modified"`           // the source was not quite that revision
+	Go       string   `json:"go"`
+	Target   string   `json:"target"` // operating system and architecture
+	Cgo      bool     `json:"cgo"`
+	Hardware []string `json:"hardware"` // the buses that drivers can use
+	Missing  []string `json:"missing"`  // those that this build has no support for
+	Drivers  []string `json:"drivers"`
+}
+
 func version(_ context.Context, p *program, args []string) error {
+	var asJSON, verbose bool
 	fs := p.flags("version")
-	if err := p.parse(fs, args, func(w io.Writer) { fmt.Fprintln(w, "Usage: jumplead version\n\nPrint the version.") }); err != nil {
+	fs.BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	fs.BoolVar(&verbose, "verbose", false, "list the drivers")
+	if err := p.parse(fs, args, commandHelp(fs, "version [OPTIONS]", versionHelp)); err != nil {
 		return err
 	}
-	v := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
+	b := p.build()
+	if asJSON {
+		return printJSON(p.Stdout, b)
 	}
-	fmt.Fprintf(p.Stdout, "jumplead %s %s %s/%s, %d drivers\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH, len(p.specs))
+	fmt.Fprintf(p.Stdout, "jumplead %s\n", b.Version)
+	if b.Revision != "" {
+		modified := ""
+		if b.Modified {
+			modified = ", modified"
+		}
+		fmt.Fprintf(p.Stdout, "revision  %s of %s%s\n", b.Revision, b.Time, modified)
+	}
+	cgo := ""
+	if b.Cgo {
+		cgo = ", with cgo"
+	}
+	fmt.Fprintf(p.Stdout, "built     with %s for %s%s\n", b.Go, b.Target, cgo)
+	hardware := orNone(b.Hardware)
+	if len(b.Missing) > 0 {
+		hardware += "; not " + strings.Join(b.Missing, ", ")
+	}
+	fmt.Fprintf(p.Stdout, "hardware  %s\ndrivers   %d\n", hardware, len(b.Drivers))
+	if verbose {
+		for _, d := range b.Drivers {
+			fmt.Fprintf(p.Stdout, "  %s\n", d)
+		}
+	}
 	return nil
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+func (p *program) build() build {
+	b := build{Version: "(unknown)", Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH,
+		Hardware: []string{}, Missing: []string{}, Drivers: []string{}}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			b.Version = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Revision = s.Value
+			case "vcs.time":
+				b.Time = s.Value
+			case "vcs.modified":
+				b.Modified = s.Value == "true"
+			case "CGO_ENABLED":
+				b.Cgo = s.Value == "1"
+			}
+		}
+	}
+	// The fields of a host are its buses; one that it lacks is nil.
+	host := reflect.ValueOf(p.Host)
+	for i := range host.NumField() {
+		name := strings.ToLower(host.Type().Field(i).Name)
+		if host.Field(i).IsNil() {
+			b.Missing = append(b.Missing, name)
+		} else {
+			b.Hardware = append(b.Hardware, name)
+		}
+	}
+	for _, s := range p.specs {
+		b.Drivers = append(b.Drivers, s.Type)
+	}
+	return b
 }
