@@ -384,11 +384,11 @@ func (p *planner) unfolds() {
 
 // claims warns of nodes that will fight over one thing.
 func (p *planner) claims() {
-	if p.problems.Err() != nil {
-		return
-	}
 	owner := map[Claim]*Node{}
 	for _, n := range p.nodes {
+		if n.env == nil { // its config is not sound
+			continue
+		}
 		for _, c := range n.Claims() {
 			if other := owner[c]; other != nil {
 				if other != n {

@@ -269,6 +269,10 @@ func TestPlanProblems(t *testing.T) {
 
 		{"claims", "a: {type: t.Device, config: {line: 3a}}\nb: {children: {c: {type: t.Device, config: {line: 3a}}}}\nd: {type: t.Device, config: {line: 4a}}",
 			[]string{"f:2:19: warning: a and b.c both use line 3a: only one can have it at a time"}},
+		{"claims beside mistakes", "a: {type: t.Device, config: {line: 3a}}\nb: {type: t.Device, config: {line: 3a}}\nc: {type: t.Device, config: {line: 3a, rate: x}}\nd: {ref: e}",
+			[]string{"f:2:4: warning: a and b both use line 3a: only one can have it at a time",
+				`f:3:46: c: rate: wants an integer, got "x"`,
+				`f:4:10: d: ref "e": export has no child "e"`}},
 		{"claim twice", "a: {type: t.Device, config: {line: twice}}", nil},
 		{"claim through a ref", "a: {type: t.Device, config: {line: 3a}}\nb: {ref: a}", nil},
 
@@ -860,6 +864,23 @@ func TestKeyTypes(t *testing.T) {
 	for _, k := range spec.Keys() {
 		got = append(got, k.Name+" "+k.Type)
 	}
+	type inner struct {
+		X int     `min:"1" max:"9" default:"5"`
+		Y []inner `yaml:",omitempty"`
+	}
+	type outer struct {
+		A map[string]*inner `doc:"a"`
+		B string            `oneof:"p q"`
+	}
+	keys := driver.Define(driver.Spec{}, func(context.Context, *driver.Env, outer) (driver.Driver, error) { return driver.Driver{}, nil }).Keys()
+	if len(keys) != 2 || len(keys[0].Keys) != 2 || !keys[0].Required || !slices.Equal(keys[1].OneOf, []string{"p", "q"}) {
+		t.Fatalf("Keys() = %+v; want a with two keys, b of p and q", keys)
+	}
+	x, y := keys[0].Keys[0], keys[0].Keys[1]
+	if x.Min != "1" || x.Max != "9" || x.Default != "5" || x.Required || len(y.Keys) != 2 || y.Required {
+		t.Errorf("Keys() = %+v, %+v; want x with a range, y with the keys of its elements", x, y)
+	}
+
 	want := "a seconds; b text or null; c list of number; d list of true or false; e map of list of integer; f mapping; g any; " +
 		"h base64; i text; j text or null; k integer; l list of list of list of list of list of any"
 	if got := strings.Join(got, "; "); got != want {
