@@ -3,15 +3,18 @@
 //
 // An exporter that is not led by a controller serves one session for as long as
 // it runs, on a TCP address with or without TLS (direct mode) or on a Unix
-// socket (local mode). Its life has five steps, each undone in reverse order by
+// socket (local mode). Its life has these steps, each undone in reverse order by
 // whatever ends it:
 //
 //  1. the listener is taken: an address that is in use is an error before any
 //     hardware is touched;
 //  2. the drivers are opened, children first;
-//  3. the status becomes LEASE_READY;
-//  4. clients are served, until the context is done;
-//  5. calls in progress get a short while to finish, and the drivers are closed.
+//  3. clients are served, while the beforeLease hook runs if there is one; then
+//     the status becomes LEASE_READY;
+//  4. when the context is done, the afterLease hook runs, and clients can see what
+//     it says;
+//  5. calls in progress get a short while to finish, what hooks have left in the
+//     background ends, and the drivers are closed.
 package exporter
 
 import (
@@ -26,6 +29,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 	"github.com/jumplead/jumplead/exporter/rpc"
 	"github.com/jumplead/jumplead/exporter/session"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
@@ -44,6 +48,10 @@ type Options struct {
 	Listen     Address
 	TLS        *tls.Config // nil: plaintext
 	Passphrase string      // "" : none is asked for
+
+	Hooks hook.Hooks
+	J     string          // program that hooks find as j on their PATH; "" leaves that to the PATH
+	Now   <-chan struct{} // closed when the end has no time for hooks
 
 	// Ready is called when clients are served; the address is the real one.
 	Ready func(net.Addr)
@@ -115,19 +123,81 @@ func Run(ctx context.Context, o Options) error {
 	}
 	srv := grpc.NewServer(opts...)
 	rpc.Register(srv, s, log)
-	s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
 	conns, served := track(ln), make(chan error, 1)
-	go func() { served <- srv.Serve(conns) }()
-	if o.Ready != nil {
-		o.Ready(ln.Addr())
+	serve := func() {
+		go func() { served <- srv.Serve(conns) }()
+		if o.Ready != nil {
+			o.Ready(ln.Addr())
+		}
 	}
-	defer stop(srv, conns)
+	if !o.Hooks.Any() {
+		s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
+		serve()
+		defer stop(srv, conns)
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve %s: %w", o.Listen, err)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+
+	l, err := o.newLease("standalone", s, log)
+	if err != nil {
+		return err
+	}
+	l.begin()
+	serve()
+	defer func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l.close()
+		}()
+		stop(srv, conns)
+		<-done
+	}()
+	return o.lead(ctx, l, conns, served)
+}
+
+// lead leads clients through a lease that has hooks, until the context is done or
+// a hook ends the exporter.
+func (o Options) lead(ctx context.Context, l *lease, conns *connections, served <-chan error) (err error) {
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	before := make(chan error, 1)
+	go func() { before <- l.before(run) }()
+	running := true
 	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", o.Listen, err)
+	case err = <-before:
+		running = false
+		if err != nil {
+			conns.wait(lastWord, o.Now)
+			l.offline(hook.BeforeLease)
+			return err
+		}
+		select {
+		case err = <-served:
+		case <-ctx.Done():
+		}
+	case err = <-served:
 	case <-ctx.Done():
-		return nil
 	}
+	if err != nil {
+		err = fmt.Errorf("serve %s: %w", o.Listen, err)
+	}
+	if cancel(); running {
+		err = cmp.Or(err, <-before)
+	}
+	if l.AfterLease == nil || l.failed {
+		return err
+	}
+	failed := l.after()
+	conns.wait(lastWord, o.Now)
+	if f := failure(failed); f != nil {
+		l.offline(hook.AfterLease)
+	}
+	return cmp.Or(err, failed)
 }
 
 // open opens the drivers. One that is stuck in its opening when the context ends

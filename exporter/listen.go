@@ -86,6 +86,7 @@ type connections struct {
 	mu   sync.Mutex
 	cut  bool
 	open map[*connection]struct{}
+	left chan struct{} // gets a token when the last of them is closed
 }
 
 type connection struct {
@@ -94,7 +95,29 @@ type connection struct {
 }
 
 func track(ln net.Listener) *connections {
-	return &connections{Listener: ln, open: map[*connection]struct{}{}}
+	return &connections{Listener: ln, open: map[*connection]struct{}{}, left: make(chan struct{}, 1)}
+}
+
+// wait waits until no client is connected, but not longer than a while, nor when
+// now is closed.
+func (l *connections) wait(d time.Duration, now <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		l.mu.Lock()
+		n := len(l.open)
+		l.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-l.left:
+		case <-t.C:
+			return
+		case <-now:
+			return
+		}
+	}
 }
 
 func (l *connections) Accept() (net.Conn, error) {
@@ -115,6 +138,12 @@ func (l *connections) Accept() (net.Conn, error) {
 func (c *connection) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
+	if len(c.of.open) == 0 {
+		select {
+		case c.of.left <- struct{}{}:
+		default:
+		}
+	}
 	c.of.mu.Unlock()
 	return c.Conn.Close()
 }

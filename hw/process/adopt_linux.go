@@ -20,14 +20,21 @@ var family = struct {
 	adopters int
 }{started: map[int]bool{}}
 
-// stray reports whether the process is our child without our doing. What others
-// than [Start] have begun is in our own session, as nobody else can be.
-func (p entry) stray() bool {
+// stray reports whether the process is our child without our doing, and, if that
+// leads a program, whether no other program runs that may have left it.
+func (p entry) stray(leader int) bool {
 	family.Lock()
 	defer family.Unlock()
+	for other := range family.started {
+		if leader != 0 && other != leader {
+			return false
+		}
+	}
 	return p.strayLocked()
 }
 
+// strayLocked counts on it that what others than [Start] have begun is in our own
+// session, which nobody else can join.
 func (p entry) strayLocked() bool {
 	own, err := unix.Getsid(0)
 	return err == nil && p.parent == os.Getpid() && p.session != own && !family.started[p.pid] &&

@@ -21,8 +21,9 @@ type Mark struct {
 	Session int    // that the program leads; 0 when it has been waited for, and the number may be another's
 	Tag     string // NAME=VALUE, or NAME= for any value, in the environment; for NAME see [TagName]
 
-	// Strays says from when on a stray is one of the program's: it holds for
-	// those that began no earlier, and bear no other program's tag. 0 is never.
+	// Strays says from when on strays are the program's: those that began no
+	// earlier, bear no other program's tag, and cannot be of another one that runs,
+	// where there is a Session. 0 is never.
 	Strays Time
 }
 
@@ -94,7 +95,7 @@ func (m Mark) on(p entry) bool {
 			tagged = tagged || strings.HasPrefix(v, tagPrefix)
 		}
 	}
-	return m.Strays != 0 && p.began >= m.Strays && !tagged && p.stray()
+	return m.Strays != 0 && p.began >= m.Strays && !tagged && p.stray(m.Session)
 }
 
 // entry is one line of the kernel's table of processes.

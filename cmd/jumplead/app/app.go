@@ -41,6 +41,8 @@ type Proc struct {
 	Terminal bool
 	Journal  bool    // Stderr is systemd's journal
 	Host     hw.Host // what the board has
+
+	Executable string // path of the program's file, which hooks call as j; "" is none
 }
 
 // Exit statuses.
@@ -188,11 +190,14 @@ func dashes(err error) string {
 // OS is the process that this program runs as.
 func OS() Proc {
 	fi, err := os.Stderr.Stat()
+	self, _ := os.Executable()
 	return Proc{
 		Args: os.Args, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Signals:  true,
 		Terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0,
 		Journal:  journal(os.Stderr),
 		Host:     board(),
+
+		Executable: self,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -142,16 +143,20 @@ func readPassphrase(path string) (string, error) {
 }
 
 func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) error {
+	var now <-chan struct{}
 	if p.Signals {
-		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+		var stop func()
+		ctx, now, stop = signals(ctx)
 		defer stop()
 	}
 	handler := p.log.handler(p.Stderr, p.Terminal, p.Journal)
 	log := slog.New(handler)
 	manager := p.supervise(log)
 
-	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler}
+	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler, Now: now}
+	if slices.ContainsFunc(commands(), func(c command) bool { return c.name == "j" }) {
+		o.J = p.Executable
+	}
 	if f.cert != "" { // before the config: a wrong path is a mistake in the call
 		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 		if err != nil {
@@ -165,6 +170,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	}
 	if cfg != nil { // what is wrong with the drivers is told together with the rest
 		o.Namespace, o.Name, o.MOTD, o.Export = cfg.Namespace, cfg.Name, cfg.MOTD, cfg.Export
+		o.Hooks = cfg.Hooks
 		o.Driver = driver.Options{Specs: p.specs, Host: p.Host}
 		_, more := o.Plan()
 		problems = append(problems, more...)
@@ -198,6 +204,29 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		})
 	}
 	return exporter.Run(ctx, o)
+}
+
+// signals makes a context that the first signal ends, and a channel that is closed
+// by the second: whoever sends another one does not want to wait for hooks.
+func signals(ctx context.Context) (_ context.Context, now <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	got, hurry, done := make(chan os.Signal, 2), make(chan struct{}), make(chan struct{})
+	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+	go func() {
+		for _, then := range []func(){cancel, func() { close(hurry) }} {
+			select {
+			case <-got:
+				then()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, hurry, func() {
+		signal.Stop(got)
+		close(done)
+		cancel()
+	}
 }
 
 func (p *program) load(f runFlags) (*config.Config, driver.Problems, error) {

@@ -1,0 +1,32 @@
+//go:build !linux
+
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+)
+
+// Options are a lease's.
+type Options struct {
+	Socket, Lease, Client, Bin, Dir string
+	Log                             *slog.Logger
+	Now                             <-chan struct{}
+}
+
+// Runner runs the hooks of one lease.
+type Runner struct{}
+
+// New fails: hooks run on Linux only.
+func New(Options) (*Runner, error) {
+	return nil, fmt.Errorf("hooks on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+// Run is never called.
+func (*Runner) Run(context.Context, Kind, Hook) (string, error) { return "", errors.ErrUnsupported }
+
+// Close is never called.
+func (*Runner) Close() error { return nil }
