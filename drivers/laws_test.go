@@ -10,7 +10,9 @@ import (
 // TestLaws is the law of this floor:
 //
 //	drivers/driver               may lean on  hw
-//	drivers/CONTRACT                          drivers/driver
+//	drivers/cli                               drivers/driver
+//	drivers/CONTRACT                          drivers/driver, drivers/cli
+//	drivers/ssh, tmt, vnc                     drivers/network, too
 //	drivers/CONTRACT/BACKEND                  any contract, drivers/driver, hw/...
 //	drivers/CONTRACT/...test                  the same: suites that backends are held against
 //	drivers/all                               all of these
@@ -22,6 +24,7 @@ func TestLaws(t *testing.T) {
 	for i, s := range suites {
 		suites[i] = "./drivers/" + filepath.ToSlash(s)
 	}
+	throughNetwork := []string{"./drivers/ssh", "./drivers/tmt", "./drivers/vnc"}
 	lawtest.Check(t,
 		lawtest.Ban{
 			From:    []string{"./drivers/driver"},
@@ -31,10 +34,16 @@ func TestLaws(t *testing.T) {
 		},
 		lawtest.Ban{
 			From:    []string{"./drivers/*"},
-			Except:  []string{"./drivers/driver", "./drivers/all"},
+			Except:  append([]string{"./drivers/driver", "./drivers/all"}, throughNetwork...),
 			Imports: []string{"./..."},
-			Allow:   []string{"./drivers/driver"},
+			Allow:   []string{"./drivers/driver", "./drivers/cli"},
 			Why:     "a contract says what a harness can do, not with what; a client of it needs no hardware",
+		},
+		lawtest.Ban{
+			From:    throughNetwork,
+			Imports: []string{"./..."},
+			Allow:   []string{"./drivers/driver", "./drivers/cli", "./drivers/network"},
+			Why:     "their commands forward the network service that is their child, and need no other contract",
 		},
 		lawtest.Ban{
 			From:    []string{"./drivers/*/*/..."},
