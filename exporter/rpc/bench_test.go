@@ -100,7 +100,7 @@ func newBench(t testing.TB, opts ...grpc.ServerOption) *bench {
 	}
 	b.Session = session.New(uuid.MustParse("00000000-0000-4000-8000-000000000001"), tree, logs, offers)
 	b.Labels = map[string]string{driver.LabelName: "bench"}
-	b.MOTD = "hello"
+	b.SetMOTD("hello")
 
 	b.ln = bufconn.Listen(64 << 10)
 	srv := grpc.NewServer(append(append(ServerOptions(), grpc.WaitForHandlers(true)), opts...)...)

@@ -58,7 +58,7 @@ type server struct {
 
 func (s *server) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportResponse, error) {
 	reports := s.s.Tree().Reports()
-	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.FullMOTD(),
+	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.MOTD(),
 		Reports: make([]*pb.DriverInstanceReport, len(reports))}
 	for i, r := range reports {
 		out.Reports[i] = Report(r)

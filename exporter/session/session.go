@@ -28,7 +28,6 @@ import (
 type Session struct {
 	UUID   uuid.UUID
 	Labels map[string]string
-	MOTD   string // at first; see AddMOTD
 	Logs   *Logs
 	Offers *Offers
 
@@ -38,7 +37,8 @@ type Session struct {
 	tree   atomic.Pointer[driver.Tree]
 	mu     sync.Mutex
 	status Status
-	motd   string // what hooks had to add
+	motd   string // the exporter's own
+	added  string // what hooks had to add
 }
 
 // Status is a snapshot of what the exporter says of itself.
@@ -85,14 +85,21 @@ func (s *Session) SetStatus(now pb.ExporterStatus, message string) {
 func (s *Session) AddMOTD(lines string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.motd = join(s.motd, lines)
+	s.added = join(s.added, lines)
 }
 
-// FullMOTD is what clients are told now.
-func (s *Session) FullMOTD() string {
+// SetMOTD sets what every client is told in front of what hooks add.
+func (s *Session) SetMOTD(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return join(s.MOTD, s.motd)
+	s.motd = text
+}
+
+// MOTD is what clients are told.
+func (s *Session) MOTD() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return join(s.motd, s.added)
 }
 
 func join(a, b string) string {
