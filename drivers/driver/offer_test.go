@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -209,6 +212,99 @@ func TestDownloadFails(t *testing.T) {
 func TestOfferNeedsOfferer(t *testing.T) {
 	c := driver.Local(driver.Driver{})
 	if err := driver.Upload(t.Context(), c, strings.NewReader(""), method(c, "take")); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Upload() = %v; want %v", err, errors.ErrUnsupported)
+	}
+}
+
+// The length of what is sent is told where it can be known.
+func TestProgressTotal(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString("0123456789"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Seek(4, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	go func() { io.WriteString(pw, "456789"); pw.Close() }()
+	for _, test := range []struct {
+		name  string
+		src   io.Reader
+		total int64
+	}{
+		{"file", file, 6},
+		{"pipe", pr, -1},
+		{"buffer", bytes.NewBufferString("456789"), 6},
+		{"section", io.NewSectionReader(strings.NewReader("0123456789"), 4, 6), 6},
+		{"reader", struct{ io.Reader }{strings.NewReader("456789")}, -1},
+		{"cannot seek", badSeeker{strings.NewReader("456789")}, -1},
+	} {
+		s, c, _ := openStore(t, "")
+		var told []string
+		tr := driver.Transfer{Progress: func(done, total int64) { told = append(told, fmt.Sprint(done, " ", total)) }}
+		if err := tr.Upload(t.Context(), c, test.src, method(c, "take")); err != nil || string(s.file) != "456789" {
+			t.Errorf("%s: Upload() = %v with %q; want 456789", test.name, err, s.file)
+		}
+		if want := fmt.Sprint(6, " ", test.total); len(told) == 0 || told[len(told)-1] != want {
+			t.Errorf("%s: Progress() was told %q; want %s at last", test.name, told, want)
+		}
+	}
+}
+
+type badSeeker struct{ io.Reader }
+
+func (badSeeker) Seek(int64, int) (int64, error) { return 0, errRefused }
+
+// A request is passed on, and not a byte of data.
+func TestPresignedRequest(t *testing.T) {
+	var got any
+	call := func(_ context.Context, h driver.Handle) error { got = h.Raw(); return nil }
+	c := driver.Local(driver.Driver{}) // offers no streams
+	for _, test := range []struct {
+		method string
+		move   func(driver.PresignedRequest) error
+	}{
+		{"GET", func(r driver.PresignedRequest) error { return driver.Upload(t.Context(), c, r, call) }},
+		{"PUT", func(r driver.PresignedRequest) error { return driver.Download(t.Context(), c, r, call) }},
+	} {
+		for _, m := range []string{"", test.method} {
+			got = nil
+			err := test.move(driver.PresignedRequest{URL: "http://x/y", Method: m})
+			want := map[string]any{"kind": "presigned_request", "url": "http://x/y", "method": test.method, "headers": map[string]string{}}
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s %q: handle = %v, %v; want %v", test.method, m, got, err, want)
+			}
+		}
+		got = nil
+		if err := test.move(driver.PresignedRequest{URL: "http://x/y", Method: "HEAD"}); err == nil || got != nil {
+			t.Errorf("%s of a HEAD request = %v with handle %v; want an error, and no call", test.method, err, got)
+		}
+	}
+	packed := driver.Transfer{Encoding: "gzip"}
+	if err := packed.Upload(t.Context(), c, driver.PresignedRequest{URL: "http://x/y"}, call); !errors.Is(err, errors.ErrUnsupported) || got != nil {
+		t.Errorf("Upload() of a request, packed = %v; want %v", err, errors.ErrUnsupported)
+	}
+	if _, err := io.ReadAll(driver.PresignedRequest{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Read() of a request = %v; want %v", err, errors.ErrUnsupported)
+	}
+	if _, err := driver.PresignedRequest.Write(driver.PresignedRequest{}, nil); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Write() to a request = %v; want %v", err, errors.ErrUnsupported)
+	}
+}
+
+// An Offerer need not know how to pack.
+func TestPackedNeedsOfferer(t *testing.T) {
+	_, c, _ := openStore(t, "old")
+	packed := driver.Transfer{Encoding: "gzip"}
+	if err := packed.Upload(t.Context(), c, strings.NewReader("x"), method(c, "take")); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Upload() = %v; want %v", err, errors.ErrUnsupported)
 	}
 }

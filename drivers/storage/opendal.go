@@ -150,11 +150,7 @@ type EntryMode struct {
 }
 
 // PresignedRequest is an HTTP request that needs no other credentials.
-type PresignedRequest struct {
-	URL     string            `json:"url"`
-	Method  string            `json:"method"`
-	Headers map[string]string `json:"headers"`
-}
+type PresignedRequest = driver.PresignedRequest
 
 // Capability says what a storage can do.
 type Capability struct {
@@ -253,7 +249,7 @@ func (f failed) Read([]byte) (int, error) { return 0, f.err }
 
 // OpendalClient is a folder behind a [driver.Offerer].
 type OpendalClient struct {
-	Progress Progress // of FileRead and FileWrite; may be nil
+	Transfer driver.Transfer // how FileRead and FileWrite move data
 
 	c driver.Caller
 }
@@ -294,11 +290,11 @@ func (c *OpendalClient) Open(ctx context.Context, path string, mode Mode) (FD, e
 }
 
 func (c *OpendalClient) FileRead(ctx context.Context, fd FD, dst io.Writer) error {
-	return download(ctx, c.c, c.Progress, dst, "file_read", func(h driver.Handle) []any { return []any{fd, h} })
+	return download(ctx, c.c, c.Transfer, dst, "file_read", func(h driver.Handle) []any { return []any{fd, h} })
 }
 
 func (c *OpendalClient) FileWrite(ctx context.Context, fd FD, src io.Reader) error {
-	err := upload(ctx, c.c, c.Progress, src, "file_write", func(h driver.Handle) []any { return []any{fd, h} })
+	err := upload(ctx, c.c, c.Transfer, src, "file_write", func(h driver.Handle) []any { return []any{fd, h} })
 	if err != nil {
 		// The call may have ended before the other side saw it, which then knows
 		// of no missing piece. A call that cannot succeed tells it.

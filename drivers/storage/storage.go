@@ -23,6 +23,14 @@
 // undefined content. A file has its old one: what is written gets a name that
 // says partial, and takes the place of the old file when it is whole (see
 // [Partial]).
+//
+// The clients move data as their Transfer says: packed at this end, if it is a
+// .xz file that they send or want, and with a word on the progress. In place of a
+// reader or a writer they take a [driver.PresignedRequest], for an image that the
+// exporter fetches or stores by itself:
+//
+//	c := storage.NewFlasherClient(node)
+//	err := c.Flash(ctx, driver.PresignedRequest{URL: "https://images/board.img"}, "")
 package storage
 
 import (
@@ -56,9 +64,20 @@ var (
 		Client: "jumpstarter_driver_opendal.client.FlasherClient",
 		Kind:   "storage",
 
-		Exports: func() []driver.Export { return FlasherExports(nil, (*FlasherClient)(nil)) },
+		Exports: flasherTable,
+	}
+	// CoreFlasherContract is FlasherContract with the client that comes with
+	// upstream's core package: a client machine needs no driver package for it.
+	CoreFlasherContract = driver.Contract{
+		Name:   "storage",
+		Client: "jumpstarter.client.flasher.FlasherClient",
+		Kind:   "storage",
+
+		Exports: flasherTable,
 	}
 )
+
+func flasherTable() []driver.Export { return FlasherExports(nil, (*FlasherClient)(nil)) }
 
 func muxTable() []driver.Export { return MuxExports(nil, (*MuxClient)(nil)) }
 
@@ -142,60 +161,16 @@ func (f MuxFlasher) round(ctx context.Context, partition string, transfer func()
 	return errors.Join(err, f.DUT(back))
 }
 
-// Progress is told, while data moves, how many bytes have moved. It is called
-// from one goroutine at a time.
-type Progress func(bytes int64)
-
-func (p Progress) reader(r io.Reader) io.Reader {
-	if p == nil {
-		return r
-	}
-	return &counted{p: p, r: r}
-}
-
-func (p Progress) writer(w io.Writer) io.Writer {
-	if p == nil {
-		return w
-	}
-	return &counted{p: p, w: w}
-}
-
-type counted struct {
-	p Progress
-	r io.Reader
-	w io.Writer
-	n int64
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.count(n)
-	return n, err
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.count(n)
-	return n, err
-}
-
-func (c *counted) count(n int) {
-	if n > 0 {
-		c.n += int64(n)
-		c.p(c.n)
-	}
-}
-
 // Uploads and downloads of the clients.
 
-func upload(ctx context.Context, c driver.Caller, p Progress, src io.Reader, method string, args func(driver.Handle) []any) error {
-	return driver.Upload(ctx, c, p.reader(src), func(ctx context.Context, h driver.Handle) error {
+func upload(ctx context.Context, c driver.Caller, t driver.Transfer, src io.Reader, method string, args func(driver.Handle) []any) error {
+	return t.Upload(ctx, c, src, func(ctx context.Context, h driver.Handle) error {
 		return driver.Run(ctx, c, method, args(h)...)
 	})
 }
 
-func download(ctx context.Context, c driver.Caller, p Progress, dst io.Writer, method string, args func(driver.Handle) []any) error {
-	return driver.Download(ctx, c, p.writer(dst), func(ctx context.Context, h driver.Handle) error {
+func download(ctx context.Context, c driver.Caller, t driver.Transfer, dst io.Writer, method string, args func(driver.Handle) []any) error {
+	return t.Download(ctx, c, dst, func(ctx context.Context, h driver.Handle) error {
 		return driver.Run(ctx, c, method, args(h)...)
 	})
 }
@@ -203,7 +178,7 @@ func download(ctx context.Context, c driver.Caller, p Progress, dst io.Writer, m
 // MuxClient is a mux behind a [driver.Offerer]. For flashing, wrap it in a
 // [MuxFlasher].
 type MuxClient struct {
-	Progress Progress // of Write and Read; may be nil
+	Transfer driver.Transfer // how Write and Read move data
 
 	c driver.Caller
 }
@@ -218,16 +193,16 @@ func (c *MuxClient) DUT(ctx context.Context) error  { return driver.Run(ctx, c.c
 func (c *MuxClient) Off(ctx context.Context) error  { return driver.Run(ctx, c.c, "off") }
 
 func (c *MuxClient) Write(ctx context.Context, src io.Reader) error {
-	return upload(ctx, c.c, c.Progress, src, "write", func(h driver.Handle) []any { return []any{h} })
+	return upload(ctx, c.c, c.Transfer, src, "write", func(h driver.Handle) []any { return []any{h} })
 }
 
 func (c *MuxClient) Read(ctx context.Context, dst io.Writer) error {
-	return download(ctx, c.c, c.Progress, dst, "read", func(h driver.Handle) []any { return []any{h} })
+	return download(ctx, c.c, c.Transfer, dst, "read", func(h driver.Handle) []any { return []any{h} })
 }
 
 // FlasherClient is a flasher behind a [driver.Offerer].
 type FlasherClient struct {
-	Progress Progress // of Flash and Dump; may be nil
+	Transfer driver.Transfer // how Flash and Dump move data
 
 	c driver.Caller
 }
@@ -238,11 +213,11 @@ var _ Flasher = (*FlasherClient)(nil)
 func NewFlasherClient(c driver.Caller) *FlasherClient { return &FlasherClient{c: c} }
 
 func (c *FlasherClient) Flash(ctx context.Context, src io.Reader, partition string) error {
-	return upload(ctx, c.c, c.Progress, src, "flash", withPartition(partition))
+	return upload(ctx, c.c, c.Transfer, src, "flash", withPartition(partition))
 }
 
 func (c *FlasherClient) Dump(ctx context.Context, dst io.Writer, partition string) error {
-	return download(ctx, c.c, c.Progress, dst, "dump", withPartition(partition))
+	return download(ctx, c.c, c.Transfer, dst, "dump", withPartition(partition))
 }
 
 // withPartition leaves the partition to the flasher as upstream's clients do.

@@ -54,7 +54,7 @@ type Client struct {
 	byPath map[string]*Node
 }
 
-// Node is one driver of the exporter. It is a [driver.Offerer].
+// Node is one driver of the exporter. It is a [driver.PackedOfferer].
 type Node struct {
 	Name        string // "" at the root
 	Path        string // names from the root, joined by dots
@@ -68,7 +68,7 @@ type Node struct {
 	c *Client
 }
 
-var _ driver.Offerer = (*Node)(nil)
+var _ driver.PackedOfferer = (*Node)(nil)
 
 // Dial connects to an exporter and reads its tree. The target is HOST:PORT, or
 // unix:PATH, or a path to a Unix socket. The context bounds the dialling.
@@ -263,17 +263,36 @@ func (n *Node) Stream(ctx context.Context, method string) (io.ReadWriteCloser, e
 // CloseWrite; what the driver writes is read from it. [driver.Upload] and
 // [driver.Download] do all of that.
 func (n *Node) Offer(ctx context.Context) (driver.Resource, driver.Handle, error) {
-	s, md, err := n.open(ctx, map[string]any{"kind": "resource", "uuid": n.UUID, "x_jmp_content_encoding": nil})
+	return n.OfferPacked(ctx, "")
+}
+
+// OfferPacked is Offer for data that is packed at this end. The exporter unpacks
+// what is written and packs what is read; if it does not know the encoding, that
+// is done here.
+func (n *Node) OfferPacked(ctx context.Context, encoding string) (driver.Resource, driver.Handle, error) {
+	var asked any
+	if encoding != "" {
+		asked = encoding
+	}
+	s, md, err := n.open(ctx, map[string]any{"kind": "resource", "uuid": n.UUID, "x_jmp_content_encoding": asked})
 	if err != nil {
 		return nil, driver.Handle{}, err
 	}
-	var handle any
+	var handle map[string]any
 	text := md.Get("resource")
-	if len(text) == 0 || json.Unmarshal([]byte(text[0]), &handle) != nil {
+	if len(text) == 0 || json.Unmarshal([]byte(text[0]), &handle) != nil || handle == nil {
 		s.Close()
 		return nil, driver.Handle{}, fmt.Errorf("resource: the exporter answered without a handle: %v", md)
 	}
-	return s, driver.NewHandle(handle), nil
+	if encoding == "" {
+		return s, driver.NewHandle(handle), nil
+	}
+	r, err := agree(s, encoding, handle["x_jmp_content_encoding"], md.Get("x_jmp_accept_encoding") != nil)
+	if err != nil {
+		s.Close()
+		return nil, driver.Handle{}, err
+	}
+	return r, driver.NewHandle(handle), nil
 }
 
 func (n *Node) open(ctx context.Context, request map[string]any) (*stream.Stream, metadata.MD, error) {

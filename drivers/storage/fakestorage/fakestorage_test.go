@@ -114,9 +114,10 @@ func TestProgress(t *testing.T) {
 	c := storage.NewFlasherClient(open(t, Flasher))
 	image := storagetest.Image(1<<20, 1)
 	var last, calls int64
-	c.Progress = func(n int64) {
-		if n <= last {
-			t.Errorf("Progress(%d) after %d; want more", n, last)
+	total := int64(len(image))
+	c.Transfer.Progress = func(n, of int64) {
+		if n <= last || of != total {
+			t.Errorf("Progress(%d, %d) after %d; want more, of %d", n, of, last, total)
 		}
 		last = n
 		calls++
@@ -127,7 +128,7 @@ func TestProgress(t *testing.T) {
 	if last != int64(len(image)) || calls < 2 {
 		t.Errorf("Progress() says %d in %d calls; want %d in several", last, calls, len(image))
 	}
-	last, calls = 0, 0
+	last, calls, total = 0, 0, -1
 	if err := c.Dump(t.Context(), io.Discard, ""); err != nil {
 		t.Fatal(err)
 	}
