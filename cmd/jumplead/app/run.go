@@ -33,6 +33,7 @@ type runFlags struct {
 	passphraseFile string
 	exitOnLeaseEnd bool
 	listen         string
+	ready          func(net.Addr) // is told when and where clients are served; may be nil
 }
 
 func run(ctx context.Context, p *program, args []string) error {
@@ -144,9 +145,12 @@ func readPassphrase(path string) (string, error) {
 
 func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) error {
 	var now <-chan struct{}
+	var asked <-chan os.Signal // for a reload
 	if p.Signals {
 		var stop func()
 		ctx, now, stop = signals(ctx)
+		defer stop()
+		asked, stop = catchReload()
 		defer stop()
 	}
 	handler := p.log.handler(p.Stderr, p.Terminal, p.Journal)
@@ -192,9 +196,16 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	defer watching.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	reloads := make(chan exporter.Reload)
+	o.Reload = reloads
 	o.Ready = func(addr net.Addr) {
+		if f.ready != nil {
+			f.ready(addr)
+		}
 		log.Info("serving", "exporter", cfg.Name, "address", addr.String(), "tls", o.TLS != nil, "passphrase", o.Passphrase != "")
 		manager.notify("READY=1", status("serving %s on %s", cfg.Name, addr))
+		r := &reloader{p: p, f: f, manager: manager, log: log, cfg: cfg, at: addr.String()}
+		watching.Go(func() { r.serve(ctx, asked, reloads) })
 		watching.Go(func() {
 			manager.watch(ctx, func(ctx context.Context) error { return answers(ctx, addr, o) })
 		})
