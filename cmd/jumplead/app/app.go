@@ -72,6 +72,7 @@ func commands() []command {
 		{"run", "", "Run an exporter.", run},
 		{"check", "", "Tell what is wrong with configs.", check},
 		{"drivers", "", "Tell what there is to configure and to call.", drivers},
+		{"demo", "", "Serve a virtual device under test, to try things out.", demo},
 		{"version", "", "Print the version, and what is built in.", version},
 	}
 }

@@ -1,0 +1,131 @@
+package app_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jumplead/jumplead/cmd/jumplead/app"
+	"github.com/jumplead/jumplead/cmd/virtualdut/dut"
+	"github.com/jumplead/jumplead/drivers/all"
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/driver/drivertest"
+	"github.com/jumplead/jumplead/drivers/power"
+	"github.com/jumplead/jumplead/drivers/storage"
+	"github.com/jumplead/jumplead/exporter/client"
+	"github.com/jumplead/jumplead/hw/hwtest"
+)
+
+func TestDemoUsage(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	dir := t.TempDir()
+	d, err := dut.Start(dut.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, test := range []struct {
+		args   string
+		status int
+		want   string // in what the program says
+	}{
+		{"demo --help", 0, "Usage: jumplead demo"},
+		{"demo extra", 2, "unexpected extra argument (extra)"},
+		{"demo --listen x", 2, `"x" is not [HOST:]PORT`},
+		{"demo --listen 1234", 2, "--listen 1234: other machines can reach that"},
+		{"demo --listen example.com:1234", 2, "--listen example.com:1234: other machines can reach that"},
+		{"demo --dut " + dir, 2, "no request is given"},
+		{"demo --dut " + dir + " fly", 1, `fly: unknown request "fly": want on, off`},
+		{"demo --dut " + dir + "/none read", 1, "is a virtual DUT running in " + dir + "/none?"},
+		{"demo --dut " + dir + " unplug uart", 0, "rail off (off, 0.000 V, 0.000 A), card dut, console unplugged\n"},
+	} {
+		got := jumplead(t.Context(), nil, strings.Fields(test.args)...)
+		if said := got.stdout + got.stderr; got.status != test.status || !strings.Contains(said, test.want) {
+			t.Errorf("jumplead %s = %d, %q; want %d, %q", test.args, got.status, said, test.status, test.want)
+		}
+	}
+}
+
+// TestDemo serves a demo and ends it.
+func TestDemo(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	taken := jumplead(t.Context(), nil, "demo", "--listen", addr)
+	if taken.status != 1 || !strings.Contains(taken.stderr, "address already in use") || taken.stdout != "" {
+		t.Errorf("demo on a port that is taken = %+v; want status 1, and nothing to try", taken)
+	}
+	ln.Close()
+
+	var stdout, stderr buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	status := make(chan int, 1)
+	go func() {
+		status <- app.Main(ctx, app.Proc{
+			Args: []string{"jumplead", "demo", "--listen", addr, "--passphrase", "secret"}, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
+		}, all.Specs()...)
+	}()
+	drivertest.Until(t, "the demo is served", func() bool { return strings.Contains(stdout.String(), "Ctrl-C ends the demo") })
+	for _, want := range []string{"shell --tls-grpc " + addr + " --tls-grpc-insecure --passphrase ...\n", "j power on"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("demo says %q; want %q in it", stdout.String(), want)
+		}
+	}
+	c, err := client.Dial(ctx, addr, client.Options{Passphrase: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	find := func(path string) driver.Offerer {
+		n, err := c.Find(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if err := (storage.MuxFlasher{Mux: storage.NewMuxClient(find("dut.storage"))}).Flash(ctx, strings.NewReader("my image"), ""); err != nil {
+		t.Errorf("Flash() = %v; want nil", err)
+	}
+	if err := power.NewClient(find("dut.power")).On(ctx); err != nil {
+		t.Errorf("On() = %v; want nil", err)
+	}
+	var page string
+	drivertest.Until(t, "the web page is up", func() bool {
+		s, err := find("tcp").Stream(ctx, "connect")
+		if err != nil {
+			return false
+		}
+		defer s.Close()
+		fmt.Fprintf(s, "GET / HTTP/1.0\r\n\r\n")
+		b, err := io.ReadAll(s)
+		page = string(b)
+		return err == nil
+	})
+	if want := `booted: image "my image", 8 bytes`; !strings.Contains(page, want) {
+		t.Errorf("the web page is %q; want %q in it", page, want)
+	}
+	cancel()
+	if got := <-status; got != 0 {
+		t.Errorf("demo = %d, %q; want 0", got, stderr.String())
+	}
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) > 0 {
+		t.Errorf("%v are left; want nothing", left)
+	}
+	if _, err := os.Stat(tmp); err != nil {
+		t.Error(err)
+	}
+}
