@@ -64,12 +64,13 @@ func TestReadsPrograms(t *testing.T) {
 	} {
 		for line := range strings.SplitSeq(c.lines, ", ") {
 			t.Run(strings.ReplaceAll(strings.TrimSuffix(line, " -c"), " ", ""), func(t *testing.T) {
+				t.Parallel()
 				args := strings.Fields(line)
 				needProgram(t, args[0])
 				in := filepath.Join(t.TempDir(), "in")
 				few := []int{0, 1, 64<<10 + 1}
-				if large[line] && !testing.Short() {
-					few = append(few, 4<<20-1, 4<<20+1)
+				if large[line] {
+					few = append(few, largeSizes()...)
 				}
 				for _, n := range few {
 					data := sample(n)
@@ -109,9 +110,10 @@ func TestReadByPrograms(t *testing.T) {
 		{Zstd, "pzstd -dc"},
 	} {
 		t.Run(strings.ReplaceAll(c.line, " ", ""), func(t *testing.T) {
-			for _, n := range sizes(t) {
+			t.Parallel()
+			for _, n := range sizes() {
 				data := sample(n)
-				packed := pack(t, c.encoding, data)
+				packed := packedSample(t, c.encoding, n)
 				if got := program(t, c.line, packed); !bytes.Equal(got, data) {
 					t.Errorf("%s of %d bytes: got %d bytes; want the same", c.line, n, len(got))
 				}
