@@ -10,5 +10,7 @@ import (
 )
 
 func main() {
-	os.Exit(app.Main(context.Background(), app.OS(), all.Specs()...))
+	proc := app.OS()
+	proc.Commands = all.Commands()
+	os.Exit(app.Main(context.Background(), proc, all.Specs()...))
 }

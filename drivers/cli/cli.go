@@ -166,7 +166,17 @@ func (t Table) Commands(root *Node) *cobra.Command {
 	c := t.command(root)
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.CompletionOptions.DisableDefaultCmd = true
-	c.SetHelpCommand(&cobra.Command{Use: "__help", Hidden: true}) // a node may be called help
+	help := &cobra.Command{Use: "help [COMMAND]...", Hidden: true, RunE: func(_ *cobra.Command, words []string) error {
+		sub, _, err := c.Find(words)
+		if err != nil {
+			return err
+		}
+		return sub.Help()
+	}}
+	if _, err := root.Child("help"); err == nil {
+		help.Use = "__help" // cobra insists on one; this is the node's name
+	}
+	c.SetHelpCommand(help)
 	c.SetFlagErrorFunc(flagError)
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { writeHelp(c.OutOrStdout(), c) })
 	c.PersistentFlags().BoolVar(&root.Session.JSON, "json", false, "Write results as JSON, one value a line")
@@ -236,6 +246,7 @@ func leading(root *cobra.Command, args []string) []string {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.AddFlagSet(root.PersistentFlags())
 	fs.SetInterspersed(false)
+	fs.Usage = func() {} // help, too, is cobra's
 	if err := fs.Parse(args); err != nil {
 		return args // and cobra tells
 	}

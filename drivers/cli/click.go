@@ -203,6 +203,7 @@ func finish(c *cobra.Command) {
 		c.Flags().Bool("help", false, "Show this message and exit.")
 	}
 	c.Flags().SortFlags = false
+	c.Short = sentence(c.Long, 60) // completion shows it
 	switch {
 	case isGroup(c):
 		c.Args = cobra.ArbitraryArgs

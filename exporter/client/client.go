@@ -41,6 +41,10 @@ import (
 type Options struct {
 	TLS        *tls.Config // nil: plaintext
 	Passphrase string      // sent with every RPC when not empty
+
+	// FailFast makes it an error at once that the exporter cannot be reached.
+	// Without it Dial waits for one until its context is done.
+	FailFast bool
 }
 
 // Client is a connection to an exporter and the tree that it reported.
@@ -48,6 +52,7 @@ type Client struct {
 	Root *Node
 	MOTD string
 
+	wait   grpc.CallOption
 	conn   *grpc.ClientConn
 	export pb.ExporterServiceClient
 	router pb.RouterServiceClient
@@ -91,7 +96,7 @@ func Dial(ctx context.Context, target string, opt Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
-	c := &Client{conn: conn, export: pb.NewExporterServiceClient(conn), router: pb.NewRouterServiceClient(conn)}
+	c := &Client{wait: grpc.WaitForReady(!opt.FailFast), conn: conn, export: pb.NewExporterServiceClient(conn), router: pb.NewRouterServiceClient(conn)}
 	if err := c.Refresh(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("dial %s: %w", target, err)
@@ -106,7 +111,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 // The nodes found before keep what they were made with. It must not be called
 // concurrently with Find or itself.
 func (c *Client) Refresh(ctx context.Context) error {
-	r, err := c.export.GetReport(ctx, &emptypb.Empty{}, grpc.WaitForReady(true))
+	r, err := c.export.GetReport(ctx, &emptypb.Empty{}, c.wait)
 	if err != nil {
 		return remote(err)
 	}

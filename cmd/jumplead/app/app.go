@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jumplead/jumplead/drivers/cli"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/hw"
 )
@@ -41,6 +42,8 @@ type Proc struct {
 	Terminal bool
 	Journal  bool    // Stderr is systemd's journal
 	Host     hw.Host // what the board has
+
+	Commands cli.Table // of the drivers' clients, for j
 
 	Executable string // path of the program's file, which hooks call as j; "" is none
 }
@@ -73,6 +76,8 @@ func commands() []command {
 		{"check", "", "Tell what is wrong with configs.", check},
 		{"drivers", "", "Tell what there is to configure and to call.", drivers},
 		{"demo", "", "Serve a virtual device under test, to try things out.", demo},
+		{"j", "", "Drive the harness that a shell is connected to.", j},
+		{"shell", "", "Run a shell that is connected to an exporter.", shell},
 		{"version", "", "Print the version, and what is built in.", version},
 	}
 }
@@ -107,9 +112,12 @@ func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 	p := &program{Proc: &proc, specs: specs}
 	err := p.main(ctx)
 	var wrong *usageError
+	var status exitStatus
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return exitOK
+	case errors.As(err, &status):
+		return int(status)
 	case errors.As(err, &wrong):
 		fmt.Fprintf(p.Stderr, "Error: %v\nTry 'jumplead --help'.\n", err)
 		return exitUsage
@@ -123,6 +131,9 @@ func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 }
 
 func (p *program) main(ctx context.Context) error {
+	if p.isJ() {
+		return j(ctx, p, p.Args[1:])
+	}
 	fs := p.flags("jumplead")
 	if err := p.parse(fs, p.Args[1:], p.help); err != nil {
 		return err

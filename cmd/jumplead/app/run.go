@@ -70,14 +70,18 @@ func run(ctx context.Context, p *program, args []string) error {
 func runHelp(fs *flag.FlagSet) func(io.Writer) {
 	return func(w io.Writer) {
 		fmt.Fprint(w, "Usage: jumplead run [OPTIONS]\n\nRun an exporter.\n\nOptions:\n")
-		fs.VisitAll(func(f *flag.Flag) {
-			name, text := flag.UnquoteUsage(f)
-			if name != "" {
-				name = " " + name
-			}
-			fmt.Fprintf(w, "  --%s%s\n        %s\n", f.Name, name, text)
-		})
+		printFlags(w, fs)
 	}
+}
+
+func printFlags(w io.Writer, fs *flag.FlagSet) {
+	fs.VisitAll(func(f *flag.Flag) {
+		name, text := flag.UnquoteUsage(f)
+		if name != "" {
+			name = " " + name
+		}
+		fmt.Fprintf(w, "  --%s%s\n        %s\n", f.Name, name, text)
+	})
 }
 
 // check finds combinations of flags that make no sense, and where to listen.
