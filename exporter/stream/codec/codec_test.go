@@ -214,6 +214,32 @@ func isOf(err, kind error, at int64) bool {
 	return errors.As(err, &e) && e.Kind == kind && (at < 0 || e.Offset == at)
 }
 
+// checkCut looks at the first n bytes of packed data, which stands for data. They
+// may be taken for whole only if they are: then so is the rest, by itself.
+func checkCut(t testing.TB, encoding string, packed, data []byte, n int) {
+	t.Helper()
+	got, err := unpack(t, encoding, packed[:n])
+	if !bytes.HasPrefix(data, got) {
+		t.Errorf("%s, cut from %d to %d: what came is not how it starts", encoding, len(packed), n)
+	}
+	if err != nil {
+		if !isOf(err, ErrTruncated, int64(n)) {
+			t.Errorf("%s, cut from %d to %d: %v; want ErrTruncated at byte %[3]d", encoding, len(packed), n, err)
+		}
+		return
+	}
+	rest := packed[n:]
+	for encoding == XZ && bytes.HasPrefix(rest, make([]byte, 4)) { // padding
+		rest = rest[4:]
+	}
+	if len(rest) == 0 && len(got) == len(data) {
+		return
+	}
+	if more, err := unpack(t, encoding, rest); err != nil || !bytes.Equal(append(got, more...), data) {
+		t.Errorf("%s, cut from %d to %d: %d bytes and no error; the rest: %v", encoding, len(packed), n, len(got), err)
+	}
+}
+
 // A prefix of a file is never taken for a file.
 func TestTruncated(t *testing.T) {
 	each(t, func(t *testing.T, e string) {

@@ -228,3 +228,65 @@ func TestFlushed(t *testing.T) {
 		}
 	}
 }
+
+// Damage to what programs make, in as many blocks, members and frames as they
+// like, is told as it is of what is written here.
+func TestDamagedPrograms(t *testing.T) {
+	var data []byte
+	for n := range 2 {
+		data = append(data, sample(1000+n)...)
+		data = append(data, make([]byte, 110<<10)...)
+	}
+	for _, c := range []struct{ encoding, line string }{
+		{Gzip, "gzip -c"},
+		{Gzip, "pigz -p2 -b128 -c"},
+		{Bzip2, "bzip2 -1 -c"},
+		{Bzip2, "pbzip2 -p2 -1 -b1 -c"},
+		{XZ, "xz -T2 --block-size=64KiB -c"},
+		{XZ, "xz --check=sha256 -c"},
+		{Zstd, "zstd -c"},
+		{Zstd, "zstd -T2 --rsyncable -c"},
+		{Zstd, "pzstd -p2 -c"},
+	} {
+		t.Run(strings.ReplaceAll(strings.TrimSuffix(c.line, " -c"), " ", ""), func(t *testing.T) {
+			t.Parallel()
+			in := filepath.Join(t.TempDir(), "in")
+			if err := os.WriteFile(in, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args := strings.Fields(c.line)
+			needProgram(t, args[0])
+			packed, err := exec.Command(args[0], append(args[1:], in)...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := unpack(t, c.encoding, packed)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Fatalf("%s: got %d bytes, %v; want %d, nil", c.line, len(got), err, len(data))
+			}
+			const ends = 30 // bytes that are all looked at; and some of what is in between
+			for i := 0; i < len(packed); {
+				checkCut(t, c.encoding, packed, data, i)
+				bad := bytes.Clone(packed)
+				bad[i] ^= 1 << (i % 8)
+				if got, err := unpack(t, c.encoding, bad); err == nil && !bytes.Equal(got, data) {
+					t.Errorf("%s: byte %d of %d changed: other bytes and no error", c.line, i, len(packed))
+				}
+				if i < ends || i >= len(packed)-ends {
+					i++
+				} else {
+					i = min(i+1+len(packed)/50, len(packed)-ends)
+				}
+			}
+			for _, garbage := range []string{"\x00", "x", "garbage", string(packed[1:])} {
+				_, err := unpack(t, c.encoding, append(bytes.Clone(packed), garbage...))
+				if e, ok := err.(*Error); !ok || e.Offset < int64(len(packed)) {
+					t.Errorf("%s with %.10q behind: %v; want an *Error behind byte %d", c.line, garbage, err, len(packed))
+				}
+			}
+			if got, err := unpack(t, c.encoding, append(bytes.Clone(packed), packed...)); err != nil || len(got) != 2*len(data) {
+				t.Errorf("%s, twice: got %d bytes, %v; want %d, nil", c.line, len(got), err, 2*len(data))
+			}
+		})
+	}
+}
