@@ -55,6 +55,8 @@ type Options struct {
 
 	// Ready is called when clients are served; the address is the real one.
 	Ready func(net.Addr)
+	// Reload yields what is to be served from then on; it may be nil.
+	Reload <-chan Reload
 }
 
 // Grace periods at the end, which together stay below a fifth of a second: a
@@ -101,7 +103,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer ln.Close()
 	s := session.New(o.uuid(), tree, logs, offers)
-	s.MOTD = o.MOTD
+	s.SetMOTD(o.MOTD)
 	s.Labels = map[string]string{driver.LabelName: o.Name}
 	s.End = func() (bool, string) {
 		return true, "this exporter is not leased: the session stays open for other clients"
@@ -113,6 +115,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 		return fmt.Errorf("open drivers: %w", err)
 	}
+	defer o.reloads(ctx, s, log)()
 
 	opts := append(rpc.ServerOptions(), grpc.ConnectionTimeout(helloLimit))
 	if o.Passphrase != "" {
