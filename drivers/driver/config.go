@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"gopkg.in/yaml.v3"
@@ -131,7 +132,7 @@ func BadKey(key, format string, args ...any) error {
 // warnings when lenient. A nil node counts as an empty mapping whose place is
 // pos.
 func DecodeConfig(n *yaml.Node, dst any, pos Pos, lenient bool) Problems {
-	d := decoder{file: pos.File, lenient: lenient, budget: maxNodes}
+	d := decoder{file: pos.File, lenient: lenient, budget: maxNodes, last: pos}
 	v := reflect.ValueOf(dst).Elem()
 	d.structure(n, v, pos, "", 0)
 	return d.problems
@@ -150,6 +151,7 @@ type decoder struct {
 	problems Problems
 	errors   int // among the problems
 	budget   int // nodes that may still be read; below zero nothing is
+	last     Pos // of the nodes
 }
 
 // enter counts a node, and reports whether it may be read.
@@ -170,7 +172,13 @@ func (d *decoder) enter(n *yaml.Node, at string, depth int) bool {
 	return false
 }
 
-func (d *decoder) pos(n *yaml.Node) Pos { return Pos{d.file, n.Line, n.Column} }
+// pos is where a node is; a default has the place of what was read before.
+func (d *decoder) pos(n *yaml.Node) Pos {
+	if n.Line > 0 {
+		d.last = Pos{d.file, n.Line, n.Column}
+	}
+	return d.last
+}
 
 func (d *decoder) err(p Pos, format string, args ...any) {
 	d.errors++
@@ -341,6 +349,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		d.problems = append(d.problems, ps...)
 		m := reflect.MakeMapWithSize(t, len(pairs))
 		for _, p := range pairs {
+			if _, text := Scalar(p.Key).(string); !text {
+				d.problems = append(d.problems, Problem{Pos: d.pos(p.Key), Warning: true, Upstream: "takes it for " + Found(p.Key),
+					Text: fmt.Sprintf("%s: the key %s is read as text; quote it", at, p.Name)})
+			}
 			x := reflect.New(t.Elem()).Elem()
 			d.value(p.Value, x, element, join(at, p.Name), depth+1)
 			m.SetMapIndex(reflect.ValueOf(p.Name).Convert(t.Key()), x)
@@ -349,19 +361,19 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		return
 	}
 	if n.Kind != yaml.ScalarNode {
-		wrong(typeName(t))
+		wrong(oneOf(t))
 		return
 	}
 	switch {
 	case t == durationType:
-		f, ok := d.float(n, at)
+		x, ok := d.float(n, at)
 		if !ok {
 			wrong("a number of seconds")
 			return
 		}
-		s, ok := seconds(f)
+		s, ok := seconds(x)
 		if !ok {
-			d.err(pos, "%s: %s is out of range", at, n.Value)
+			d.err(pos, "%s: %s is out of range: %s", at, n.Value, f.span(t, x > 0))
 			return
 		}
 		v.SetInt(int64(s))
@@ -395,8 +407,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		}
 		v.SetBool(b)
 	case v.CanInt(), v.CanUint():
-		f, ok := d.float(n, at)
-		if !ok || f != math.Trunc(f) {
+		x, ok := d.float(n, at)
+		if !ok || x != math.Trunc(x) {
 			wrong("an integer")
 			return
 		}
@@ -404,28 +416,74 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		if i, exact := Scalar(n).(int64); exact { // a double would round the long ones
 			_, fits = parseWhole(v, strconv.FormatInt(i, 10), 10)
 		} else {
-			fits = setWhole(v, f)
+			fits = setWhole(v, x)
 		}
 		if !fits {
-			d.err(pos, "%s: %s is out of range", at, n.Value)
+			d.err(pos, "%s: %s is out of range: %s", at, n.Value, f.span(t, x > 0))
 			return
 		}
 	case v.CanFloat():
-		f, ok := d.float(n, at)
+		x, ok := d.float(n, at)
 		if !ok {
 			wrong("a number")
 			return
 		}
-		if v.OverflowFloat(f) {
-			d.err(pos, "%s: %s is out of range", at, n.Value)
+		if v.OverflowFloat(x) {
+			d.err(pos, "%s: %s is out of range: %s", at, n.Value, f.span(t, x > 0))
 			return
 		}
-		v.SetFloat(f)
+		v.SetFloat(x)
 	default:
 		d.err(pos, "%s: a %s cannot be configured", at, t)
 		return
 	}
 	d.limits(n, v, f, at)
+}
+
+// oneOf is the name of a type as what one value of it is.
+func oneOf(t reflect.Type) string {
+	switch name := typeName(t); name {
+	case "integer":
+		return "an integer"
+	case "number":
+		return "a number"
+	case "seconds":
+		return "a number of seconds"
+	default:
+		return name
+	}
+}
+
+// span names the numbers that a key may hold, when one is too large or too small
+// for its type.
+func (f field) span(t reflect.Type, large bool) string {
+	var lo, hi string
+	switch {
+	case t == durationType:
+		hi = strconv.FormatInt(math.MaxInt64/int64(time.Second), 10)
+		lo = "-" + hi
+	case t.Kind() == reflect.Float32:
+		hi = strconv.FormatFloat(math.MaxFloat32, 'g', 3, 64)
+		lo = "-" + hi
+	case t.Kind() == reflect.Float64:
+		hi = strconv.FormatFloat(math.MaxFloat64, 'g', 3, 64)
+		lo = "-" + hi
+	case reflect.Zero(t).CanInt():
+		hi = strconv.FormatInt(1<<(t.Bits()-1)-1, 10)
+		lo = strconv.FormatInt(-1<<(t.Bits()-1), 10)
+	default:
+		hi = strconv.FormatUint(math.MaxUint64>>(64-t.Bits()), 10)
+		lo = "0"
+	}
+	lo, hi = orElse(f.min, lo), orElse(f.max, hi)
+	switch {
+	case (f.min == "") == (f.max == ""):
+		return lo + " to " + hi
+	case large:
+		return "at most " + hi
+	default:
+		return "at least " + lo
+	}
 }
 
 // limits checks min, max and oneof.
@@ -470,15 +528,24 @@ func (d *decoder) limits(n *yaml.Node, v reflect.Value, f field, at string) {
 func (d *decoder) float(n *yaml.Node, at string) (f float64, ok bool) {
 	switch x := Scalar(n).(type) {
 	case int64:
-		return float64(x), true
+		f, ok = float64(x), true
 	case float64:
 		f, ok = x, finite(x) != nil
 	case string:
 		if f, ok = number(x, true); ok {
 			d.warn(d.pos(n), "%s: the text %s is read as a number; write %s", at, strconv.Quote(n.Value), digits(f))
 		}
+		return f, ok
+	}
+	// 22:30 is in sixties, and 022 in eighths.
+	if whole := strings.TrimLeft(n.Value, "+-"); ok && (strings.Contains(whole, ":") || len(whole) > 1 && whole[0] == '0' && isDigits(whole)) {
+		d.warn(d.pos(n), "%s: YAML takes %s for %s; write that, or what is meant", at, n.Value, digits(f))
 	}
 	return f, ok
+}
+
+func isDigits(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c != '_' && (c < '0' || c > '9') })
 }
 
 func quoted(n *yaml.Node) bool {

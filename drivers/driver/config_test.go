@@ -113,7 +113,10 @@ func TestDecodeConfig(t *testing.T) {
 			[]string{`f.yaml:3:19: unknown key "methods.a.tiemout"; did you mean "timeout"?`}},
 
 		{"integers", "url: u\nbaudrate: 0x10\nsmall: -0x80\nlines: [010, 1_0, 0b11]",
-			with(func(p *port) { p.Baud, p.Small, p.Lines = 16, -128, []uint8{8, 10, 3} }), nil},
+			with(func(p *port) { p.Baud, p.Small, p.Lines = 16, -128, []uint8{8, 10, 3} }),
+			[]string{"f.yaml:4:9: warning: lines[0]: YAML takes 010 for 8; write that, or what is meant"}},
+		{"in sixties", "url: u\nbaudrate: 1:30", with(func(p *port) { p.Baud = 90 }),
+			[]string{"f.yaml:2:11: warning: baudrate: YAML takes 1:30 for 90; write that, or what is meant"}},
 		{"exact integers", "url: u\nlong: 9007199254740993\nsize: 0x1fffffffffffff",
 			with(func(p *port) { p.Long, p.Size = 9007199254740993, 0x1fffffffffffff }), nil},
 		{"large integers", "url: u\nsize: 18446744073709549568", with(func(p *port) { p.Size = 18446744073709549568 }), nil},
@@ -124,13 +127,13 @@ func TestDecodeConfig(t *testing.T) {
 		{"no integer", "url: u\nbaudrate: 1.5", port{}, []string{"f.yaml:2:11: baudrate: wants an integer, got 1.5"}},
 		{"no number", "url: u\nbaudrate: fast", port{}, []string{`f.yaml:2:11: baudrate: wants an integer, got "fast"`}},
 		{"bool for a number", "url: u\nbaudrate: on", port{}, []string{"f.yaml:2:11: baudrate: wants an integer, got on"}},
-		{"list for a number", "url: u\nbaudrate: [1]", port{}, []string{"f.yaml:2:11: baudrate: wants integer, got a list"}},
-		{"out of int8", "url: u\nsmall: 128", port{}, []string{"f.yaml:2:8: small: 128 is out of range"}},
-		{"out of int64", "url: u\nlong: 9223372036854775808", port{}, []string{"f.yaml:2:7: long: 9223372036854775808 is out of range"}},
-		{"far out of int64", "url: u\nlong: 1.0e+300", port{}, []string{"f.yaml:2:7: long: 1.0e+300 is out of range"}},
-		{"out of uint64", "url: u\nsize: -1", port{}, []string{"f.yaml:2:7: size: -1 is out of range"}},
-		{"far out of uint64", "url: u\nsize: 18446744073709551616", port{}, []string{"f.yaml:2:7: size: 18446744073709551616 is out of range"}},
-		{"out of float32", "url: u\nratio: 1.0e+39", port{}, []string{"f.yaml:2:8: ratio: 1.0e+39 is out of range"}},
+		{"list for a number", "url: u\nbaudrate: [1]", port{}, []string{"f.yaml:2:11: baudrate: wants an integer, got a list"}},
+		{"out of int8", "url: u\nsmall: 128", port{}, []string{"f.yaml:2:8: small: 128 is out of range: -128 to 127"}},
+		{"out of int64", "url: u\nlong: 9223372036854775808", port{}, []string{"f.yaml:2:7: long: 9223372036854775808 is out of range: -9223372036854775808 to 9223372036854775807"}},
+		{"far out of int64", "url: u\nlong: 1.0e+300", port{}, []string{"f.yaml:2:7: long: 1.0e+300 is out of range: -9223372036854775808 to 9223372036854775807"}},
+		{"out of uint64", "url: u\nsize: -1", port{}, []string{"f.yaml:2:7: size: -1 is out of range: 0 to 18446744073709551615"}},
+		{"far out of uint64", "url: u\nsize: 18446744073709551616", port{}, []string{"f.yaml:2:7: size: 18446744073709551616 is out of range: 0 to 18446744073709551615"}},
+		{"out of float32", "url: u\nratio: 1.0e+39", port{}, []string{"f.yaml:2:8: ratio: 1.0e+39 is out of range: 0.5 to 2"}},
 		{"infinite", "url: u\ncps: .inf", port{}, []string{"f.yaml:2:6: cps: wants a number, got .inf"}},
 
 		{"min", "url: u\nbaudrate: 0", port{}, []string{"f.yaml:2:11: baudrate: 0 is out of range: at least 1"}},
@@ -164,7 +167,7 @@ func TestDecodeConfig(t *testing.T) {
 		{"seconds", "url: u\ntimeout: 0.29", with(func(p *port) { p.Timeout = 290 * time.Millisecond }), nil},
 		{"sexagesimal", "url: u\ntimeout: 0:30\nslot: 1", port{}, []string{`f.yaml:2:10: timeout: wants a number of seconds, got "0:30"`}},
 		{"no seconds", "url: u\ntimeout: 1s", port{}, []string{`f.yaml:2:10: timeout: wants a number of seconds, got "1s"`}},
-		{"too many seconds", "url: u\ntimeout: 1.0e+10", port{}, []string{"f.yaml:2:10: timeout: 1.0e+10 is out of range"}},
+		{"too many seconds", "url: u\ntimeout: 1.0e+10", port{}, []string{"f.yaml:2:10: timeout: 1.0e+10 is out of range: at most 60"}},
 
 		{"null", "url: u\ncps:\nauth: ~\nlines: null\nlabels:\nsmall:\nnote: ~\nany:", defaults(), nil},
 		{"null for a default", "url: u\nbaudrate:", defaults(),
@@ -187,6 +190,8 @@ func TestDecodeConfig(t *testing.T) {
 		{"anything", "url: u\nany: {a: [1, 010, on, 'on', ~, .inf, 1.5, 2024-01-01], b: {c: d}}", with(func(p *port) {
 			p.Any = map[string]any{"a": []any{1.0, 8.0, true, "on", nil, nil, 1.5, "2024-01-01"}, "b": map[string]any{"c": "d"}}
 		}), nil},
+		{"keys that are no text", "url: u\nlabels: {on: b, 7: c}", with(func(p *port) { p.Labels = map[string]string{"on": "b", "7": "c"} }),
+			[]string{"f.yaml:2:10: warning: labels: the key on is read as text; quote it", "f.yaml:2:17: warning: labels: the key 7 is read as text; quote it"}},
 		{"anything twice", "url: u\nany: {a: 1, a: 2}", with(func(p *port) { p.Any = map[string]any{"a": 2.0} }),
 			[]string{`f.yaml:2:13: warning: key "a" stands twice; the last one counts`}},
 		{"impossible", "url: u\nunwanted: 1", port{}, []string{"f.yaml:2:11: unwanted: a func() cannot be configured"}},
@@ -215,7 +220,7 @@ func TestDecodeConfig(t *testing.T) {
 			`f.yaml:1:1: unknown key "bautrate"; did you mean "baudrate"?`,
 			`f.yaml:1:1: key "url" is missing: where it is`,
 			`f.yaml:2:7: mode: "x" is none of on, off, keep`,
-			"f.yaml:3:8: small: 1000 is out of range",
+			"f.yaml:3:8: small: 1000 is out of range: -128 to 127",
 		}},
 	}
 	for _, test := range tests {

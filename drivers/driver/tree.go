@@ -186,7 +186,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	switch {
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
-			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, Hint(d.Type, slices.Sorted(maps.Keys(p.specs))))
+			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, p.hint(d.Type))
 		}
 	case d.Ref != "":
 		n.Spec = &Spec{Type: "ref", Role: Ref}
@@ -225,6 +225,43 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		}
 	}
 	return n
+}
+
+// hint says which type may have been meant by one that there is not. Types are
+// long and alike, so that they are compared by their parts.
+func (p *planner) hint(typ string) string {
+	cut := func(typ string) (pkg, module, class string) {
+		i := strings.LastIndexByte(typ, '.') + 1
+		pkg, _, _ = strings.Cut(typ, ".")
+		return pkg, typ[:i], typ[i:]
+	}
+	pkg, module, class := cut(strings.TrimSpace(typ))
+	var same, near []string // classes of the module, types of the package
+	types := slices.Sorted(maps.Keys(p.specs))
+	for _, t := range types {
+		otherPkg, otherModule, otherClass := cut(t)
+		switch {
+		case strings.EqualFold(otherClass, class):
+			return fmt.Sprintf("; did you mean %q?", t)
+		case otherModule == module:
+			same = append(same, otherClass)
+		}
+		if otherPkg == pkg {
+			near = append(near, t)
+		}
+	}
+	if c := Nearest(class, same); c != "" {
+		return fmt.Sprintf("; did you mean %q?", module+c)
+	}
+	for _, t := range types {
+		if distance(typ, t, 4) < 4 {
+			return fmt.Sprintf("; did you mean %q?", t)
+		}
+	}
+	if len(near) > 0 {
+		return fmt.Sprintf("; of %s there is %s", pkg, strings.Join(near, ", "))
+	}
+	return ""
 }
 
 func (p *planner) configure(n *Node, d *Decl) {
