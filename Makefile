@@ -50,13 +50,16 @@ FORCE:
 ARCHES := amd64 arm64 arm/7 arm/6
 
 .PHONY: cross
-cross: ## build for every board: linux amd64, arm64, armv7, armv6, without cgo and below 20 MB
+cross: ## build for every board, without cgo and below 20 MB: linux amd64, arm64, armv7, armv6; and for clients: macOS, Windows
 	@for a in $(ARCHES); do \
 		out=$(BUILD)/jumplead-linux-$${a/\//v}; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$${a%/*} GOARM=$$([[ $$a == */* ]] && echo $${a#*/} || true) \
 			go build -trimpath -ldflags '-s -w' -o $$out ./cmd/jumplead; \
 		size=$$(stat -c %s $$out); echo "$$out $$size bytes"; \
 		(( size < 20000000 )) || { echo "$$out is above 20 MB"; exit 1; }; \
+	done
+	@for p in darwin-arm64 windows-amd64; do \
+		CGO_ENABLED=0 GOOS=$${p%-*} GOARCH=$${p#*-} go build -trimpath -ldflags '-s -w' -o $(BUILD)/jumplead-$$p ./cmd/jumplead; \
 	done
 
 .PHONY: bench

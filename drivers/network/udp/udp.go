@@ -82,7 +82,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	for {
 		n, _, flags, _, err := s.conn.ReadMsgUDPAddrPort(p, nil)
 		switch {
-		case err == nil && flags&syscall.MSG_TRUNC != 0:
+		case err == nil && flags&truncated != 0:
 			return n, fmt.Errorf("receive datagram: more than %d bytes: %w", len(p), io.ErrShortBuffer)
 		case err == nil:
 			s.lost.Store(false)

@@ -1,9 +1,6 @@
 package lzma2
 
-import (
-	"runtime"
-	"syscall"
-)
+import "runtime"
 
 // memory is a piece of it from the kernel, beside Go's heap. A page of it costs
 // nothing before it is written to, so that a header may ask for much that its
@@ -20,7 +17,7 @@ func (d *Decoder) need(n int) error {
 		return nil
 	}
 	d.Close()
-	b, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	b, err := obtain(n)
 	if err != nil {
 		return err
 	}
@@ -28,8 +25,6 @@ func (d *Decoder) need(n int) error {
 	d.memory = memory{bytes: b, cleanup: runtime.AddCleanup(d, unmap, b)}
 	return nil
 }
-
-func unmap(b []byte) { syscall.Munmap(b) }
 
 // Close gives the window back. What is left to do with the decoder is to Reset it.
 func (d *Decoder) Close() {
