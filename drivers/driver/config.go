@@ -349,9 +349,13 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, at string, depth
 		d.problems = append(d.problems, ps...)
 		m := reflect.MakeMapWithSize(t, len(pairs))
 		for _, p := range pairs {
-			if _, text := Scalar(p.Key).(string); !text {
-				d.problems = append(d.problems, Problem{Pos: d.pos(p.Key), Warning: true, Upstream: "takes it for " + Found(p.Key),
-					Text: fmt.Sprintf("%s: the key %s is read as text; quote it", at, p.Name)})
+			if x := Scalar(p.Key); x != any(p.Name) {
+				if x == nil {
+					x = "nothing"
+				}
+				d.problems = append(d.problems, Problem{Pos: d.pos(p.Key), Warning: true,
+					Upstream: fmt.Sprintf("takes it for %v, which is no text", x),
+					Text:     fmt.Sprintf("%s: the key %s is read as text; quote it", at, p.Name)})
 			}
 			x := reflect.New(t.Elem()).Elem()
 			d.value(p.Value, x, element, join(at, p.Name), depth+1)

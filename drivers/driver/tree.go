@@ -247,7 +247,7 @@ func (p *planner) hint(typ string) string {
 			same = append(same, otherClass)
 		}
 		if otherPkg == pkg {
-			near = append(near, t)
+			near = append(near, strings.TrimPrefix(t, pkg+"."))
 		}
 	}
 	if c := Nearest(class, same); c != "" {

@@ -222,7 +222,7 @@ func TestPlanProblems(t *testing.T) {
 		{"no such type in that case", "a:\n  type: t.DEVICE", []string{`f:2:9: a: no driver of type "t.DEVICE"; did you mean "t.Device"?`}},
 		{"no such module", "a:\n  type: tt.Device", []string{`f:2:9: a: no driver of type "tt.Device"; did you mean "t.Device"?`}},
 		{"only the class", "a:\n  type: device", []string{`f:2:9: a: no driver of type "device"; did you mean "t.Device"?`}},
-		{"only the module", "a:\n  type: t", []string{`f:2:9: a: no driver of type "t"; of t there is t.Client, t.Device, t.Group, t.Proxy`}},
+		{"only the module", "a:\n  type: t", []string{`f:2:9: a: no driver of type "t"; of t there is Client, Device, Group, Proxy`}},
 		{"no such type below", "a: {children: {b: {type: x}}}", []string{`f:1:26: a.b: no driver of type "x"`}},
 		{"unknown key", "a:\n  type: t.Device\n  config:\n    lime: 3", []string{`f:4:5: a: unknown key "lime"; did you mean "line"?`}},
 		{"unknown key of a group", "a:\n  type: t.Group\n  config:\n    lime: 3", []string{`f:4:5: warning: a: unknown key "lime" is ignored`}},
