@@ -36,7 +36,9 @@
 // its processes after five seconds, SIGKILL. It is all of its processes that are
 // ended: how they are found is in [process.Mark]. What a script that went well
 // leaves in the background lives on until the end of the lease, [Runner.Close];
-// its output is dropped.
+// its output is dropped. Bash makes the terminal its own, so that the kernel sends
+// its background jobs SIGHUP when it ends, as at a logout: there, nohup and setsid
+// keep them.
 //
 // [process.Mark]: https://pkg.go.dev/github.com/jumplead/jumplead/hw/process#Mark
 package hook

@@ -16,7 +16,8 @@ const tagPrefix = "JUMPLEAD_RUN_"
 // TagName makes a name for a variable that marks processes, which nobody else has.
 func TagName() string { return tagPrefix + rand.Text() }
 
-// Mark tells a program's processes from all others.
+// Mark tells a program's processes from all others. It knows those again that it
+// has seen, also when what made them the program's is gone. It is for one goroutine.
 type Mark struct {
 	Session int    // that the program leads; 0 when it has been waited for, and the number may be another's
 	Tag     string // NAME=VALUE, or NAME= for any value, in the environment; for NAME see [TagName]
@@ -25,6 +26,8 @@ type Mark struct {
 	// earlier, bear no other program's tag, and cannot be of another one that runs,
 	// where there is a Session. 0 is never.
 	Strays Time
+
+	seen map[int]Time
 }
 
 // Time is when a process began, in the kernel's ticks since the machine did.
@@ -32,7 +35,7 @@ type Time uint64
 
 // Strike sends a signal to the processes that are still in the group that the
 // program began in, all at once: no fork can dodge it.
-func (m Mark) Strike(sig syscall.Signal) {
+func (m *Mark) Strike(sig syscall.Signal) {
 	if m.Session > 0 {
 		_ = syscall.Kill(-m.Session, sig)
 	}
@@ -41,9 +44,10 @@ func (m Mark) Strike(sig syscall.Signal) {
 // Hit sends a signal to all processes that bear the mark, once to each, and
 // returns how many there are. Signal 0 only counts. What is being forked may need
 // another hit.
-func (m Mark) Hit(sig syscall.Signal) (n int) {
+func (m *Mark) Hit(sig syscall.Signal) (n int) {
+	mine := m.find() // before they lose their ancestors
 	m.Strike(sig)
-	for _, p := range m.find() {
+	for _, p := range mine {
 		if p.session == m.Session && p.group == p.session || p.send(sig) {
 			n++
 		}
@@ -52,33 +56,35 @@ func (m Mark) Hit(sig syscall.Signal) (n int) {
 }
 
 // find lists the living processes that bear the mark.
-func (m Mark) find() []entry {
-	all := table()
-	var mine []entry
-	known := map[int]bool{}
+func (m *Mark) find() (mine []entry) {
+	all, seen := table(), map[int]Time{}
+	take := func(p entry) {
+		seen[p.pid] = p.began
+		mine = append(mine, p)
+	}
 	for _, p := range all {
-		if !p.dead() && m.on(p) {
-			known[p.pid] = true
-			mine = append(mine, p)
+		if began, ok := m.seen[p.pid]; !p.dead() && (ok && began == p.began || m.on(p)) {
+			take(p)
 		}
 	}
 	// Ancestors may stand anywhere in the table, as numbers are used again.
-	for more := len(mine) > 0; more; {
-		more = false
+	for n := -1; n != len(mine); {
+		n = len(mine)
 		for _, p := range all {
-			if known[p.parent] && !known[p.pid] {
-				known[p.pid], more = true, true
-				if !p.dead() {
-					mine = append(mine, p)
-				}
+			if _, ok := seen[p.pid]; ok || p.dead() {
+				continue
+			}
+			if _, ok := seen[p.parent]; ok {
+				take(p)
 			}
 		}
 	}
+	m.seen = seen
 	return mine
 }
 
 // on reports whether a process bears the mark itself.
-func (m Mark) on(p entry) bool {
+func (m *Mark) on(p entry) bool {
 	if p.session == m.Session && m.Session != 0 {
 		return true
 	}
