@@ -27,13 +27,15 @@ const demoHelp = `Serve a virtual device under test, to try things out where the
 a supply, a console, an SD card in its mux and a web page. Ctrl-C ends it and
 leaves nothing behind.
 
-With --dut it sends a REQUEST to the device of a demo, as the demo's node bench
-does.`
+With --tour it shows itself what there is to try, and ends with status 0 when
+all of it worked, else 1. With --dut it sends a REQUEST to the device of a demo,
+as the demo's node bench does.`
 
 type demoFlags struct {
 	listen     string
 	passphrase string
 	insecure   bool
+	tour       bool
 	dut        string
 }
 
@@ -43,6 +45,7 @@ func demo(ctx context.Context, p *program, args []string) error {
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:19090", "serve on `[HOST:]PORT`; the host is 0.0.0.0 when it is left out")
 	fs.StringVar(&f.passphrase, "passphrase", "", "`TEXT` that every client must send")
 	fs.BoolVar(&f.insecure, "insecure", false, "serve other machines without a passphrase: whoever reaches the port drives the demo")
+	fs.BoolVar(&f.tour, "tour", false, "show everything, and end")
 	fs.StringVar(&f.dut, "dut", "", "send a request to the virtual DUT in `FOLDER`: unplug uart 5")
 	if err := p.parse(fs, args, commandHelp(fs, "demo [OPTIONS] [--dut FOLDER REQUEST]", demoHelp)); err != nil {
 		return err
@@ -109,6 +112,9 @@ func (p *program) demo(ctx context.Context, f demoFlags, at exporter.Address) (e
 		return err
 	}
 	r := runFlags{path: path, passphrase: f.passphrase, insecure: true}
+	if f.tour {
+		return p.tour(ctx, r, dir)
+	}
 	r.ready = func(addr net.Addr) { p.introduce(p.Stdout, addr, f.passphrase, path) }
 	return p.export(ctx, r, at)
 }

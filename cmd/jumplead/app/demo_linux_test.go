@@ -18,7 +18,10 @@ import (
 	"github.com/jumplead/jumplead/drivers/power"
 	"github.com/jumplead/jumplead/drivers/storage"
 	"github.com/jumplead/jumplead/exporter/client"
+	"github.com/jumplead/jumplead/hw"
 	"github.com/jumplead/jumplead/hw/hwtest"
+	"github.com/jumplead/jumplead/hw/serial"
+	"github.com/jumplead/jumplead/hw/serial/pty"
 )
 
 func TestDemoUsage(t *testing.T) {
@@ -67,6 +70,11 @@ func TestDemo(t *testing.T) {
 	}
 	ln.Close()
 
+	t.Setenv(asProgram, "1")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var stdout, stderr buffer
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -74,6 +82,7 @@ func TestDemo(t *testing.T) {
 	go func() {
 		status <- app.Main(ctx, app.Proc{
 			Args: []string{"jumplead", "demo", "--listen", addr, "--passphrase", "secret"}, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
+			Executable: self,
 		}, all.Specs()...)
 	}()
 	drivertest.Until(t, "the demo is served", func() bool { return strings.Contains(stdout.String(), "Ctrl-C ends the demo") })
@@ -127,5 +136,79 @@ func TestDemo(t *testing.T) {
 	}
 	if _, err := os.Stat(tmp); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTour takes the tour, on a terminal as a user would.
+func TestTour(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	drivertest.NoLeaks(t)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	t.Setenv(asProgram, "1")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer screen.Close()
+	var shown, stderr buffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		io.Copy(&shown, screen)
+	}()
+	proc := app.Proc{
+		Args: []string{"jumplead", "demo", "--tour"}, Env: os.Environ(), Stdin: strings.NewReader(""), Stdout: tty, Stderr: &stderr,
+		Host: hw.Host{Serial: serial.Bus{}}, Commands: all.Commands(), Executable: self,
+	}
+	status := app.Main(t.Context(), proc, all.Specs()...)
+	tty.Close()
+	<-read
+	if status != 0 || stderr.String() != "" {
+		t.Fatalf("demo --tour = %d, %s; want 0 and no complaints; it shows\n%s", status, stderr.String(), shown.String())
+	}
+	text := shown.String()
+	for _, want := range []string{
+		"beforeLease] The bench is brought into a known state",
+		"console | vboot: starting, factory firmware 1.0\n",
+		"flash 100% [####################] 67.1 MB/67.1 MB ",
+		`console | vboot: card: image "an image for the tour", 67108864 bytes, sha256 `,
+		"\n$ curl http://127.0.0.1:", "\nphase: up\nbooted: image ",
+		"console | Error: ", "is the device plugged in?", "console plugged",
+		"console | image\n  console | image \"an image for the tour\"",
+		"afterLease] The DUT is switched off",
+	} {
+		_, after, ok := strings.Cut(text, want)
+		if !ok {
+			t.Fatalf("the tour does not show %q, or not in this place; it shows\n%s", want, shown.String())
+		}
+		text = after
+	}
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) > 0 {
+		t.Errorf("%v are left; want nothing", left)
+	}
+}
+
+// TestTourFails takes the tour where there is nobody to show it.
+func TestTourFails(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	drivertest.NoLeaks(t)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	got := jumplead(t.Context(), nil, "demo", "--tour") // which has no commands of drivers
+	if got.status != 1 || !strings.Contains(got.stderr, "Error: j ") || !strings.Contains(got.stderr, "The log of the exporter:") {
+		t.Errorf("demo --tour without commands = %d, %s; want 1, what failed and the log", got.status, got.stderr)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := jumplead(ctx, nil, "demo", "--tour"); got.status == 0 && strings.Contains(got.stdout, "That was all") {
+		t.Errorf("demo --tour that is interrupted = %+v; want no success", got)
+	}
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) > 0 {
+		t.Errorf("%v are left; want nothing", left)
 	}
 }

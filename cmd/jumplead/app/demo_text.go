@@ -45,7 +45,7 @@ Jumpstarter's own client does the same:
   jmp %s -- j power on
 
 The harness is %s.
-Ctrl-C ends the demo.
+Ctrl-C ends the demo. %[1]s demo --tour shows everything by itself.
 
 `, p.Args[0], how, &list, how, config)
 }
