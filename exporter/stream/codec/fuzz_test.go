@@ -3,6 +3,8 @@ package codec
 import (
 	"bytes"
 	stdgzip "compress/gzip"
+	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"runtime/metrics"
 	"testing"
@@ -69,6 +71,44 @@ func FuzzGzip(f *testing.F)  { fuzzReader(f, Gzip) }
 func FuzzXZ(f *testing.F)    { fuzzReader(f, XZ) }
 func FuzzBzip2(f *testing.F) { fuzzReader(f, Bzip2) }
 func FuzzZstd(f *testing.F)  { fuzzReader(f, Zstd) }
+
+// Headers and indexes of xz with a right checksum, behind which a change of bytes
+// alone does not get.
+func FuzzXZHeaders(f *testing.F) {
+	packed := pack(f, XZ, []byte("data"))
+	const dataAt, indexSize, footerSize = 24, 8, 12
+	indexAt := len(packed) - footerSize - indexSize
+	f.Add(byte(xzCRC64), packed[12:20], packed[dataAt:indexAt], packed[indexAt:indexAt+4])
+	f.Add(byte(xzNone), packed[12:20], []byte{1, 0, 0, 'x', 0, 0, 0, 0}, []byte{0, 1, 17, 1})
+	f.Add(byte(xzNone), []byte{2, 0xc0, 5, 1, 0x21, 1, 0, 0}, []byte{1, 0, 0, 'x', 0, 0, 0, 0}, []byte{0, 1, 17, 1})
+	f.Add(byte(xzCRC32), []byte{}, []byte{}, []byte{0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, check byte, header, data, index []byte) {
+		var in []byte
+		if len(header) == 0 {
+			in = xzStart(check)[:12]
+		} else {
+			header = append(header, make([]byte, -len(header)&3)...)
+			header[0] = byte(len(header) / 4)
+			in = append(xzStart(check, header...), data...)
+		}
+		index = append(index, make([]byte, -len(index)&3)...)
+		in = append(in, sealed(index...)...)
+		size := binary.LittleEndian.AppendUint32(nil, uint32(len(index)/4))
+		footer := append(size, 0, check)
+		in = binary.LittleEndian.AppendUint32(in, crc32.ChecksumIEEE(footer))
+		in = append(append(in, footer...), xzFooterMagic...)
+
+		got, err := unpack(t, XZ, in)
+		if e, ok := err.(*Error); err != nil && (!ok || e.Offset < 0 || e.Offset > int64(len(in))) {
+			t.Errorf("%v (%T); want an *Error at a byte from 0 to %d", err, err, len(in))
+		}
+		if err == nil {
+			for n := range in {
+				checkCut(t, XZ, in, got, n)
+			}
+		}
+	})
+}
 
 // What is written can be read.
 func FuzzWriter(f *testing.F) {
