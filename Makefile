@@ -23,12 +23,13 @@ help: ## list what can be made
 .PHONY: run
 export LISTEN ?= 127.0.0.1:19090
 LOOPBACK := $(filter 127.% localhost:% [::1]:%,$(LISTEN))
-run: ## set up what is missing, build, and serve the virtual harness (LISTEN=[HOST:]PORT)
+run: ## set up what is missing, build, and serve a virtual device (LISTEN=[HOST:]PORT)
 	$(if $(LOOPBACK)$(PASSPHRASE)$(filter 1,$(INSECURE)),,$(error LISTEN=$(LISTEN) is reachable from \
 		other machines, in plaintext and without a passphrase; give PASSPHRASE=TEXT, or insist with INSECURE=1))
 	@.ci/setup run
 	@$(MAKE) --no-print-directory build
-	@exec .ci/serve
+	@exec $(BUILD)/bin/jumplead demo --listen "$$LISTEN" $${PASSPHRASE:+--passphrase "$$PASSPHRASE"} \
+		$(if $(filter 1,$(INSECURE)),--insecure)
 
 .PHONY: test
 test: ## set up what is missing, and run everything that needs no hardware
