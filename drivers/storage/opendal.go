@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -256,6 +257,11 @@ type OpendalClient struct {
 
 var _ Opendal = (*OpendalClient)(nil)
 
+// giveUp is how long an exporter may take to hear that a file is given up. It
+// finds out by itself when the session ends; whoever has cancelled a transfer,
+// perhaps because the network stands still, is not kept waiting.
+const giveUp = 3 * time.Second
+
 // NewOpendalClient makes a client of an opendal node.
 func NewOpendalClient(c driver.Caller) *OpendalClient { return &OpendalClient{c: c} }
 
@@ -277,7 +283,7 @@ func (c *OpendalClient) with(ctx context.Context, path string, mode Mode, f func
 		return err
 	}
 	if err := f(fd); err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUp)
 		defer cancel()
 		_ = c.FileClose(ctx, fd)
 		return err
@@ -298,7 +304,7 @@ func (c *OpendalClient) FileWrite(ctx context.Context, fd FD, src io.Reader) err
 	if err != nil {
 		// The call may have ended before the other side saw it, which then knows
 		// of no missing piece. A call that cannot succeed tells it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUp)
 		defer cancel()
 		_ = driver.Run(ctx, c.c, "file_write", fd, noStream)
 	}
