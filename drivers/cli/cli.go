@@ -35,6 +35,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -216,7 +217,10 @@ func (n *Node) unknown() *cobra.Command {
 
 // Execute runs the commands of a tree with the arguments of a command line.
 func Execute(ctx context.Context, root *cobra.Command, s *Session, args []string) error {
-	args = leading(root, args)
+	args, err := leading(root, args)
+	if err != nil {
+		return err
+	}
 	words := args
 	if len(args) > 1 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
 		words = args[1 : len(args)-1] // the last is not complete
@@ -242,13 +246,18 @@ func Execute(ctx context.Context, root *cobra.Command, s *Session, args []string
 
 // leading applies the root's options where they stand first. Further behind they
 // may be those of another program, which a command passes on.
-func leading(root *cobra.Command, args []string) []string {
+func leading(root *cobra.Command, args []string) ([]string, error) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.AddFlagSet(root.PersistentFlags())
 	fs.SetInterspersed(false)
-	fs.Usage = func() {} // help, too, is cobra's
-	if err := fs.Parse(args); err != nil {
-		return args // and cobra tells
+	fs.Usage = func() {}
+	err := fs.Parse(args)
+	var unknown *pflag.NotExistError
+	switch {
+	case err == nil:
+		return fs.Args(), nil
+	case errors.Is(err, pflag.ErrHelp) || errors.As(err, &unknown):
+		return args, nil // which cobra knows, or says that it does not
 	}
-	return fs.Args()
+	return nil, flagError(root, err)
 }
