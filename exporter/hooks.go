@@ -24,6 +24,7 @@ const lastWord = 1 * time.Second
 type lease struct {
 	hook.Hooks
 	s      *session.Session
+	report func(pb.ExporterStatus, string)
 	log    *slog.Logger
 	runner *hook.Runner
 	dir    string // private, with the socket
@@ -41,7 +42,7 @@ func (o Options) newLease(name string, s *session.Session, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, fmt.Errorf("a place for the hooks' socket: %w", err)
 	}
-	l := &lease{Hooks: o.Hooks, s: s, log: log, dir: dir}
+	l := &lease{Hooks: o.Hooks, s: s, report: s.SetStatus, log: log, dir: dir}
 	defer func() {
 		if err != nil {
 			os.RemoveAll(dir)
@@ -87,10 +88,10 @@ func privateDir() (dir string, err error) {
 // begin says what clients are told at first.
 func (l *lease) begin() {
 	if l.BeforeLease == nil {
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
 		return
 	}
-	l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK, "Running beforeLease hook")
+	l.report(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK, "Running beforeLease hook")
 }
 
 // before runs the beforeLease hook. The error is of a hook that wants the exporter
@@ -105,17 +106,17 @@ func (l *lease) before(ctx context.Context) error {
 	case f == nil && err != nil: // the exporter ends first
 	case f == nil:
 		l.s.AddMOTD(motd)
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "Ready for commands")
 	case f.OnFailure == hook.Warn:
 		l.s.AddMOTD(motd)
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "[HOOK_WARNING] beforeLease hook warning: "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY, "[HOOK_WARNING] beforeLease hook warning: "+f.Text)
 	case f.OnFailure == hook.EndLease:
 		l.failed = true
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK_FAILED, "beforeLease hook failed (on_failure=endLease): "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK_FAILED, "beforeLease hook failed (on_failure=endLease): "+f.Text)
 		l.log.Error("the exporter is not ready, and will not be until it is started again", "hooks", "beforeLease", "error", f.Text)
 	default:
 		l.failed = true
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK_FAILED, "beforeLease hook failed (on_failure=exit, shutting down): "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_BEFORE_LEASE_HOOK_FAILED, "beforeLease hook failed (on_failure=exit, shutting down): "+f.Text)
 		return fmt.Errorf("hooks.beforeLease with onFailure exit: %w", f)
 	}
 	return nil
@@ -127,20 +128,20 @@ func (l *lease) after() error {
 	if l.AfterLease == nil || l.failed {
 		return nil
 	}
-	l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK, "Running afterLease hooks")
+	l.report(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK, "Running afterLease hooks")
 	_, err := l.runner.Run(context.Background(), hook.AfterLease, *l.AfterLease)
 	f := failure(err)
 	switch {
 	case f == nil && err != nil:
 		return errors.New("hooks.afterLease was ended before its time")
 	case f == nil:
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_AVAILABLE, "Available for new lease")
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_AVAILABLE, "Available for new lease")
 	case f.OnFailure == hook.Warn:
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_AVAILABLE, "[HOOK_WARNING] afterLease hook warning: "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_AVAILABLE, "[HOOK_WARNING] afterLease hook warning: "+f.Text)
 	case f.OnFailure == hook.EndLease:
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK_FAILED, "afterLease hook failed (on_failure=endLease): "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK_FAILED, "afterLease hook failed (on_failure=endLease): "+f.Text)
 	default:
-		l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK_FAILED, "afterLease hook failed (on_failure=exit, shutting down): "+f.Text)
+		l.report(pb.ExporterStatus_EXPORTER_STATUS_AFTER_LEASE_HOOK_FAILED, "afterLease hook failed (on_failure=exit, shutting down): "+f.Text)
 		return fmt.Errorf("hooks.afterLease with onFailure exit: %w", f)
 	}
 	return nil
@@ -148,7 +149,7 @@ func (l *lease) after() error {
 
 // offline says that a hook has ended the exporter.
 func (l *lease) offline(kind hook.Kind) {
-	l.s.SetStatus(pb.ExporterStatus_EXPORTER_STATUS_OFFLINE, fmt.Sprintf("Exporter shutting down due to %s hook failure", kind))
+	l.report(pb.ExporterStatus_EXPORTER_STATUS_OFFLINE, fmt.Sprintf("Exporter shutting down due to %s hook failure", kind))
 }
 
 func failure(err error) *hook.Failure {
