@@ -281,7 +281,7 @@ func (n *Node) busy() bool {
 // units lists the drivers that are below nothing but groups.
 func (t *Tree) units(yield func(*Node) bool) {
 	for _, n := range t.nodes {
-		if n.Spec.Role == Leaf && n.unit() == n && !yield(n) {
+		if n.Spec.leads() && n.unit() == n && !yield(n) {
 			return
 		}
 	}
@@ -291,12 +291,15 @@ func (t *Tree) units(yield func(*Node) bool) {
 // group or a ref that is below no driver.
 func (n *Node) unit() (u *Node) {
 	for ; n != nil; n = n.Parent {
-		if n.Spec.Role == Leaf {
+		if n.Spec.leads() {
 			u = n
 		}
 	}
 	return u
 }
+
+// leads reports whether a node has something to lose when it is closed.
+func (s *Spec) leads() bool { return s.Role == Leaf || s.Role == Mounting }
 
 // uses lists the nodes that a unit refers to.
 func (n *Node) uses(yield func(*Node) bool) {
@@ -324,7 +327,7 @@ func pair(kept map[*Node]*Node, n, o *Node) {
 // equal reports whether two declarations say the same, wherever they stand.
 func (d *Decl) equal(o *Decl) bool {
 	return o != nil && d.Name == o.Name && d.Type == o.Type && d.Ref == o.Ref && d.Description == o.Description &&
-		maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
+		d.Hosting == o.Hosting && maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
 		slices.EqualFunc(d.Children, o.Children, func(a, b Decl) bool { return a.equal(&b) })
 }
 

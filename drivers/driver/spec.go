@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
+	"time"
 
 	"github.com/jumplead/jumplead/hw"
 	"gopkg.in/yaml.v3"
@@ -33,9 +34,10 @@ type Contract struct {
 type Role uint8
 
 const (
-	Leaf  Role = iota // a driver of its own; it may have children all the same
-	Group             // what a node without a type becomes
-	Ref               // stands for another node; its config has a RefPath method
+	Leaf     Role = iota // a driver of its own; it may have children all the same
+	Group                // what a node without a type becomes
+	Ref                  // stands for another node; its config has a RefPath method
+	Mounting             // its drivers are elsewhere, see [Mounted]; what is below it is known only once it is open
 )
 
 // Spec registers a backend under the type string that configurations name.
@@ -46,6 +48,10 @@ type Spec struct {
 	Role     Role
 	Lenient  bool     // unknown config keys are ignored, with a warning, as upstream ignores them
 	Children []string // names of the children that a node must have, each of its own or a ref
+
+	// Grace is how long its driver may take to close, where that is more than
+	// letting go of a device.
+	Grace time.Duration
 
 	// Exports is what the contract's Exports is, for a backend whose table is not
 	// quite the contract's: one that lacks a row, or has one more.
@@ -181,10 +187,8 @@ func (e *Env) Child(name string) (Caller, bool) {
 	if e.node == nil {
 		return nil, false
 	}
-	for _, c := range e.node.Children {
-		if c.Name == name {
-			return c.Caller(), true
-		}
+	if c := e.node.child(name); c != nil {
+		return c.Caller(), true
 	}
 	return nil, false
 }

@@ -40,6 +40,7 @@ type Decl struct {
 	Methods     map[string]string // descriptions of methods, by CLI name
 	Config      *yaml.Node
 	Children    []Decl
+	Hosting     Hosting
 }
 
 // Options are what a tree is built with.
@@ -49,6 +50,11 @@ type Options struct {
 	Host      hw.Host
 	Log       *slog.Logger
 	Resources Opener
+
+	// Mounts finds the nodes that are mounted, each with what is declared below
+	// it, and is told which types Specs has; it may be nil. The specs are made
+	// with [Mount].
+	Mounts func(root *Decl, known map[string]*Spec) (map[*Decl]Spec, Problems)
 }
 
 // Tree is a harness: its nodes, planned and perhaps open.
@@ -77,7 +83,9 @@ type Node struct {
 	Pos         Pos
 
 	labels map[string]string
-	target *Node // of a Ref
+	target *Node    // of a Ref
+	rest   []string // names that lead from the target to a node that is mounted there
+	mount  *Node    // where the mount begins that it is part of
 	env    *Env
 	decl   *Decl
 	open   atomic.Pointer[Driver]
@@ -126,6 +134,11 @@ func Plan(root Decl, opt Options) (*Tree, Problems) {
 			p.group = s
 		}
 	}
+	if opt.Mounts != nil {
+		var problems Problems
+		p.mounts, problems = opt.Mounts(&root, p.specs)
+		p.problems = append(p.problems, problems...)
+	}
 	p.Root = p.plan(&root, nil, 0)
 	for _, r := range p.refs {
 		p.link(r)
@@ -148,6 +161,7 @@ type planner struct {
 	*Tree
 	specs    map[string]*Spec
 	group    *Spec
+	mounts   map[*Decl]Spec
 	refs     []ref
 	problems Problems
 }
@@ -183,7 +197,15 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		return n
 	}
 
+	if parent != nil {
+		n.mount = parent.mount
+	}
+	mount, ok := p.mounts[d]
 	switch {
+	case ok && n.mount == nil:
+		n.Spec, n.mount = &mount, n
+	case n.mount != nil && d.Ref == "" && (p.specs[d.Type] == nil || p.specs[d.Type].Role != Ref):
+		n.Spec = &Spec{Type: d.Type, Contract: n.mount.Spec.Contract}
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
 			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, p.hint(d.Type))
@@ -195,6 +217,9 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		if n.Spec = p.group; n.Spec == nil {
 			p.err(n, d.Pos, "no type is given, and no driver for groups is built in")
 		}
+	}
+	if n.Spec != nil && n.Spec.Role == Mounting {
+		n.mount = n
 	}
 	p.configure(n, d)
 	if n.Spec != nil && n.Spec.Role == Ref && len(d.Children) > 0 {
@@ -265,7 +290,7 @@ func (p *planner) hint(typ string) string {
 }
 
 func (p *planner) configure(n *Node, d *Decl) {
-	if n.Spec == nil || n.Spec.config == nil {
+	if n.Spec == nil || n.Spec.config == nil && (n.mount == nil || n.Spec.Role == Ref) {
 		p.identify(n, d.Pos)
 		return
 	}
@@ -295,9 +320,11 @@ func (p *planner) configure(n *Node, d *Decl) {
 		}
 		return d.Pos
 	}
-	c := reflect.New(n.Spec.config)
-	n.Config = c.Interface()
-	ps := DecodeConfig(own, n.Config, d.Pos, n.Spec.Lenient)
+	var ps Problems
+	if n.Spec.config != nil {
+		n.Config = reflect.New(n.Spec.config).Interface()
+		ps = DecodeConfig(own, n.Config, d.Pos, n.Spec.Lenient)
+	}
 	var com common
 	ps = append(ps, DecodeConfig(shared, &com, d.Pos, false)...)
 	for _, x := range ps {
@@ -354,9 +381,13 @@ func emptyLike(n *yaml.Node) *yaml.Node {
 
 // link finds the node that a ref stands for.
 func (p *planner) link(r ref) {
-	at := p.Root
-	for name := range strings.SplitSeq(r.path, ".") {
+	at, names := p.Root, strings.Split(r.path, ".")
+	for len(names) > 0 {
+		name := names[0]
 		i := slices.IndexFunc(at.Children, func(c *Node) bool { return c.Name == name })
+		if i < 0 && at.mount != nil { // it may have children that are not declared
+			break
+		}
 		if i < 0 {
 			var names []string
 			for _, c := range at.Children {
@@ -365,9 +396,9 @@ func (p *planner) link(r ref) {
 			p.err(r.node, r.pos, "ref %q: %s has no child %q%s", r.path, at.where(), name, Hint(name, names))
 			return
 		}
-		at = at.Children[i]
+		at, names = at.Children[i], names[1:]
 	}
-	r.node.target = at
+	r.node.target, r.node.rest = at, names
 }
 
 // circular reports whether listing what a ref stands for would meet the ref
@@ -466,13 +497,23 @@ func (n *Node) Resolve() *Node {
 func (t *Tree) Nodes() []*Node { return t.nodes }
 
 // Node finds a node by its UUID. Refs have none of their own.
+//
+// For one that is mounted without being declared it is the node where the mount
+// begins.
 func (t *Tree) Node(id uuid.UUID) (*Node, bool) {
-	n, ok := t.byID[id]
-	return n, ok
+	if n, ok := t.byID[id]; ok {
+		return n, ok
+	}
+	return t.mounted(id)
 }
 
 // Caller calls a node of the tree in this process.
-func (n *Node) Caller() Caller { return local(n.Driver) }
+func (n *Node) Caller() Caller {
+	if at, rest := n.resolve(); at.mount != nil {
+		return far{at, rest}
+	}
+	return local(n.Driver)
+}
 
 // Report is what a client learns of a node.
 type Report struct {
@@ -489,8 +530,39 @@ type Report struct {
 func (t *Tree) Reports() []Report {
 	var list []Report
 	var visit func(n *Node, name string, parent uuid.UUID)
+	// mounted lists what is at a place in a mount. Of a ref that is declared there,
+	// the other side does not know the target by the identity that it has here.
+	var mounted func(n *Node, r *Remote, name string, parent uuid.UUID)
+	mounted = func(n *Node, r *Remote, name string, parent uuid.UUID) {
+		labels := make(map[string]string, len(r.Labels)+1)
+		maps.Copy(labels, r.Labels)
+		if delete(labels, LabelName); name != "" {
+			labels[LabelName] = name
+		}
+		list = append(list, Report{r.UUID, parent, labels, r.Description, r.Methods})
+		for _, c := range r.Children {
+			if declared := n.child(c.Name); declared != nil && declared.target != nil {
+				visit(declared, c.Name, r.UUID)
+			} else {
+				mounted(declared, c, c.Name, r.UUID)
+			}
+		}
+	}
 	visit = func(n *Node, name string, parent uuid.UUID) {
-		n = n.Resolve()
+		n, rest := n.resolve()
+		if n.mount != nil {
+			r := n.remote()
+			if len(rest) > 0 && r.find(rest) == nil {
+				return // it is not known whether there is one
+			}
+			for _, name := range rest {
+				n = n.child(name)
+			}
+			if r = r.find(rest); r != nil {
+				mounted(n, r, name, parent)
+				return
+			}
+		}
 		labels := make(map[string]string, len(n.labels)+2)
 		maps.Copy(labels, n.labels)
 		labels[LabelClient] = n.Spec.Contract.Client
@@ -554,6 +626,15 @@ const openGrace = 50 * time.Millisecond
 
 // closeTurn is how long a node's closing holds up that of the next.
 const closeTurn = 10 * time.Millisecond
+
+// Grace is how long the closing of the tree may take where drivers need time for
+// it, or 0.
+func (t *Tree) Grace() (most time.Duration) {
+	for _, n := range t.nodes {
+		most = max(most, n.Spec.Grace)
+	}
+	return most
+}
 
 // Close closes all nodes in the order of the file, parents before their
 // children. One that takes its time does not keep the others from closing, as a

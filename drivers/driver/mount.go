@@ -1,0 +1,217 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Mounted is the Impl of a node whose drivers are elsewhere: in another process,
+// or on another machine. It is open for as long as the tree is, also while the
+// other side is gone.
+type Mounted interface {
+	// Remote is the node and all below it, as they were last known, or nil. It
+	// does not change.
+	Remote() *Remote
+	// Caller reaches one of the nodes.
+	Caller(id uuid.UUID) Caller
+}
+
+// Remote is a node that is mounted. Its UUID is what [Env.ID] gives for its names.
+type Remote struct {
+	Name        string
+	UUID        uuid.UUID
+	Labels      map[string]string
+	Description string
+	Methods     map[string]string
+	Children    []*Remote
+}
+
+// find finds a node by the names that lead to it.
+func (r *Remote) find(names []string) *Remote {
+	for _, name := range names {
+		if r == nil {
+			return nil
+		}
+		i := slices.IndexFunc(r.Children, func(c *Remote) bool { return c.Name == name })
+		if i < 0 {
+			return nil
+		}
+		r = r.Children[i]
+	}
+	return r
+}
+
+func (r *Remote) has(id uuid.UUID) bool {
+	return r != nil && (r.UUID == id || slices.ContainsFunc(r.Children, func(c *Remote) bool { return c.has(id) }))
+}
+
+// Mount makes the spec of a node that is mounted together with what is declared
+// below it. Its config is for the other side to understand. The function is as
+// that of [Define]; the driver's Impl is a [Mounted].
+func Mount(s Spec, open func(context.Context, *Env) (Driver, error)) Spec {
+	s.Role = Mounting
+	s.open = func(ctx context.Context, env *Env, _ any) (Driver, error) { return open(ctx, env) }
+	return s
+}
+
+// Hosting says how a node is run that has no driver in this program, or is not to
+// be run by it. Nodes have what is said of the nodes above them.
+type Hosting struct {
+	Wanted bool   // also where there is a driver in this program
+	Python string // the interpreter; "" leaves it to the environment
+	User   string // whom it runs as; "" is the exporter's own
+}
+
+// Mount is the node at whose place the mount begins that this node is part of, or
+// nil.
+func (n *Node) Mount() *Node { return n.Resolve().mount }
+
+// Mounted is the other side of a node that is mounted.
+func (n *Node) Mounted(ctx context.Context) (Mounted, error) {
+	m := n.Mount()
+	if m == nil {
+		return nil, fmt.Errorf("%s: it is not mounted", n.where())
+	}
+	d, err := m.Driver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x, ok := d.Impl.(Mounted)
+	if !ok {
+		return nil, fmt.Errorf("%s: it is not mounted", n.where())
+	}
+	return x, nil
+}
+
+// resolve is the node that does the work, and the names that lead from there to a
+// mounted node that is not declared.
+func (n *Node) resolve() (_ *Node, rest []string) {
+	for n.target != nil {
+		n, rest = n.target, append(slices.Clip(n.rest), rest...)
+	}
+	return n, rest
+}
+
+// remote is what is known of a node that is mounted.
+func (n *Node) remote() *Remote {
+	if d := n.mount.open.Load(); d != nil {
+		if m, ok := d.Impl.(Mounted); ok {
+			return m.Remote().find(n.names()[len(n.mount.names()):])
+		}
+	}
+	return nil
+}
+
+// mounted finds the mount that a node is part of without being declared.
+func (t *Tree) mounted(id uuid.UUID) (*Node, bool) {
+	for _, n := range t.nodes {
+		if n.mount == n && n.remote().has(id) {
+			return n, true
+		}
+	}
+	return nil, false
+}
+
+// child finds a declared child.
+func (n *Node) child(name string) *Node {
+	if n == nil {
+		return nil
+	}
+	for _, c := range n.Children {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// id is the identity of a node below this one, declared or not.
+func (n *Node) id(names []string) uuid.UUID {
+	at := n
+	for _, name := range names {
+		if at = at.child(name); at == nil {
+			all := append(n.names(), names...)
+			return uuid.NewSHA1(n.env.tree.opt.Namespace, []byte(strings.Join(all, "\x00")))
+		}
+	}
+	return at.UUID
+}
+
+// ID is the identity of a node below that of the environment, by the names that
+// lead to it. It is the same after each start.
+func (e *Env) ID(names ...string) uuid.UUID { return e.node.id(names) }
+
+// IsRef reports whether a node below that of the environment is declared as a
+// second name for another.
+func (e *Env) IsRef(names ...string) bool {
+	at := e.node
+	for _, name := range names {
+		if at = at.child(name); at == nil {
+			return false
+		}
+	}
+	return at.target != nil
+}
+
+// Names lead from the root to the node.
+func (e *Env) Names() []string { return e.node.names() }
+
+// far calls a mounted node. Where it is, is asked for each call.
+type far struct {
+	node *Node
+	rest []string
+}
+
+func (f far) caller(ctx context.Context) (Caller, error) {
+	m, err := f.node.Mounted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.Caller(f.node.id(f.rest)), nil
+}
+
+func (f far) Call(ctx context.Context, method string, args ...any) (any, error) {
+	c, err := f.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Call(ctx, method, args...)
+}
+
+func (f far) Feed(ctx context.Context, method string, args ...any) iter.Seq2[any, error] {
+	return func(yield func(any, error) bool) {
+		c, err := f.caller(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		c.Feed(ctx, method, args...)(yield)
+	}
+}
+
+func (f far) Stream(ctx context.Context, method string) (io.ReadWriteCloser, error) {
+	c, err := f.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Stream(ctx, method)
+}
+
+func (f far) Offer(ctx context.Context) (Resource, Handle, error) {
+	c, err := f.caller(ctx)
+	if err != nil {
+		return nil, Handle{}, err
+	}
+	o, ok := c.(Offerer)
+	if !ok {
+		return nil, Handle{}, fmt.Errorf("%s: resource: %w", f.node.where(), errors.ErrUnsupported)
+	}
+	return o.Offer(ctx)
+}
