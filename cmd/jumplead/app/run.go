@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -161,10 +160,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	log := slog.New(handler)
 	manager := p.supervise(log)
 
-	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler, Now: now}
-	if slices.ContainsFunc(commands(), func(c command) bool { return c.name == "j" }) {
-		o.J = p.Executable
-	}
+	o := exporter.Options{Listen: at, Passphrase: f.passphrase, Log: handler, Now: now, J: p.Executable}
 	if f.cert != "" { // before the config: a wrong path is a mistake in the call
 		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 		if err != nil {
