@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,10 +40,16 @@ func (p Presigned) roundTrip(req *http.Request) (*http.Response, error) {
 		password, _ := u.Password()
 		req.SetBasicAuth(u.Username(), password)
 	}
-	if p.via != nil {
-		return p.via.RoundTrip(req)
+	via := p.via
+	if via == nil {
+		via = transport
 	}
-	return transport.RoundTrip(req)
+	resp, err := via.RoundTrip(req)
+	if err == nil && resp.ProtoMajor != 1 { // where a body ends in another one is not known
+		resp.Body.Close()
+		return nil, fmt.Errorf("the server answered in %.20s, which is not spoken here", resp.Proto)
+	}
+	return resp, err
 }
 
 // Limits of presigned requests.
@@ -52,16 +59,14 @@ const (
 	maxRedirects   = 10
 )
 
-// transport is shared, so that connections are kept between the redirects of a
-// transfer. It asks for no compression: what the store holds is what is
-// written.
+// transport keeps no connection: one carries one image, and nothing is left open
+// behind it. It asks for no compression: what the store holds is what is written.
 var transport = &http.Transport{
 	Proxy:                 http.ProxyFromEnvironment,
 	DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 	TLSHandshakeTimeout:   30 * time.Second,
 	ResponseHeaderTimeout: 5 * time.Minute, // a store may put an object together first
-	IdleConnTimeout:       30 * time.Second,
-	MaxIdleConns:          4,
+	DisableKeepAlives:     true,
 	DisableCompression:    true,
 }
 
@@ -257,6 +262,9 @@ func (t *transfer) broke(err error) error {
 type watch struct {
 	limit time.Duration
 	timer *time.Timer
+
+	mu sync.Mutex
+	on bool
 }
 
 func (p Presigned) newWatch(end func(error)) *watch {
@@ -268,8 +276,27 @@ func (p Presigned) newWatch(end func(error)) *watch {
 	return w
 }
 
-func (w *watch) start() { w.timer.Reset(w.limit) }
-func (w *watch) stop()  { w.timer.Stop() }
+func (w *watch) start() { w.set(true) }
+func (w *watch) stop()  { w.set(false) }
+
+func (w *watch) set(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.on = on; on {
+		w.timer.Reset(w.limit)
+	} else {
+		w.timer.Stop()
+	}
+}
+
+// moved puts the end off, between start and stop.
+func (w *watch) moved() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.on {
+		w.timer.Reset(w.limit)
+	}
+}
 
 // getBody is the body of a GET.
 type getBody struct {
@@ -311,7 +338,7 @@ func (t transfer) put(ctx context.Context) driver.Resource {
 	})
 	go func() {
 		defer close(b.done)
-		b.err = t.p.send(ctx, r)
+		b.err = t.p.send(ctx, r, b.watch)
 		// A Write that is under way must end, and a later one fail.
 		r.CloseWithError(fmt.Errorf("the server has ended it: %w", errOr(b.err, io.ErrClosedPipe)))
 	}()
@@ -325,7 +352,7 @@ func errOr(err, other error) error {
 	return other
 }
 
-func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
+func (p Presigned) send(ctx context.Context, body io.ReadCloser, w *watch) error {
 	at, err := parse(p.URL)
 	if err != nil {
 		return err
@@ -334,7 +361,7 @@ func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
 	for k, v := range p.Header {
 		header.Set(k, v)
 	}
-	whole := &untilEnd{ReadCloser: body}
+	whole := &untilEnd{ReadCloser: body, watch: w}
 	req := (&http.Request{Method: http.MethodPut, URL: at, Header: header, Host: header.Get("Host"),
 		Body: whole, ContentLength: -1}).WithContext(ctx)
 	resp, err := p.roundTrip(req)
@@ -351,13 +378,16 @@ func (p Presigned) send(ctx context.Context, body io.ReadCloser) error {
 	return nil
 }
 
-// untilEnd notes that a body was read to its end.
+// untilEnd notes that a body was read to its end. Who asks for more has sent what
+// it had.
 type untilEnd struct {
 	io.ReadCloser
+	watch *watch
 	ended atomic.Bool
 }
 
 func (u *untilEnd) Read(p []byte) (int, error) {
+	u.watch.moved()
 	n, err := u.ReadCloser.Read(p)
 	if err == io.EOF {
 		u.ended.Store(true)

@@ -49,16 +49,24 @@ func TestPresignedStalls(t *testing.T) {
 		text         string
 	}{
 		{"no body", "GET", func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, ContentLength: 10, Body: never(r.Context(), "some")}, nil
+			return &http.Response{ProtoMajor: 1, StatusCode: 200, ContentLength: 10, Body: never(r.Context(), "some")}, nil
 		}, 0, time.Minute, "broke off after 4 bytes: no byte moved for 1m0s"},
 		{"a limit", "GET", func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, ContentLength: 10, Body: never(r.Context(), "")}, nil
+			return &http.Response{ProtoMajor: 1, StatusCode: 200, ContentLength: 10, Body: never(r.Context(), "")}, nil
 		}, time.Second, time.Second, "no byte moved for 1s"},
 		{"takes nothing", "PUT", stall, 0, time.Minute, "broke off after 0 bytes: no byte moved for 1m0s"},
 		{"takes some", "PUT", func(r *http.Request) (*http.Response, error) {
 			io.ReadFull(r.Body, make([]byte, 10))
 			return stall(r)
 		}, 0, time.Minute, "broke off after 10 bytes: no byte moved for 1m0s"},
+		{"takes little at a time", "PUT", func(r *http.Request) (*http.Response, error) {
+			for b := make([]byte, 10); ; {
+				if _, err := r.Body.Read(b); err != nil {
+					return &http.Response{ProtoMajor: 1, StatusCode: 201, Body: http.NoBody}, nil
+				}
+				time.Sleep(50 * time.Second)
+			}
+		}, 0, 0, ""},
 		{"the end does not go out", "PUT", func(r *http.Request) (*http.Response, error) {
 			io.Copy(io.Discard, r.Body)
 			return stall(r)
@@ -66,7 +74,7 @@ func TestPresignedStalls(t *testing.T) {
 		{"thinks", "PUT", func(r *http.Request) (*http.Response, error) {
 			sent(r)
 			time.Sleep(4 * time.Minute)
-			return &http.Response{StatusCode: 201, Body: http.NoBody}, nil
+			return &http.Response{ProtoMajor: 1, StatusCode: 201, Body: http.NoBody}, nil
 		}, 0, 0, ""},
 		{"says nothing for hours", "PUT", func(r *http.Request) (*http.Response, error) {
 			sent(r)
@@ -115,9 +123,9 @@ func TestPresignedUserInfo(t *testing.T) {
 		user, password, _ := r.BasicAuth()
 		got = append(got, r.URL.Path+" "+user+" "+password)
 		if to := hops[r.URL.String()]; to != "" {
-			return &http.Response{StatusCode: 302, Header: http.Header{"Location": {to}}, Body: http.NoBody}, nil
+			return &http.Response{ProtoMajor: 1, StatusCode: 302, Header: http.Header{"Location": {to}}, Body: http.NoBody}, nil
 		}
-		return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+		return &http.Response{ProtoMajor: 1, StatusCode: 200, Body: http.NoBody}, nil
 	})}
 	r, err := p.Open(t.Context())
 	if err != nil {
@@ -132,7 +140,7 @@ func TestPresignedUserInfo(t *testing.T) {
 		if a := r.Header.Get("Authorization"); a != "Bearer z" {
 			t.Errorf("Authorization = %q; want the header of the handle", a)
 		}
-		return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+		return &http.Response{ProtoMajor: 1, StatusCode: 200, Body: http.NoBody}, nil
 	})
 	if r, err = p.Open(t.Context()); err != nil {
 		t.Fatalf("Open() = %v; want nil", err)
