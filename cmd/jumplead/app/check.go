@@ -1,12 +1,14 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -131,6 +133,10 @@ type checkedNode struct {
 
 // unread is a file that cannot be read at all.
 func unread(name string, err error) checkedFile {
+	var path *fs.PathError
+	if errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) {
+		err = path // the advice with it is about the flags of run
+	}
 	return checkedFile{File: name, Errors: 1, Problems: []checkProblem{{Severity: "error", Message: err.Error()}}, Nodes: []checkedNode{}}
 }
 
@@ -246,7 +252,8 @@ func (f checkedFile) print(w io.Writer) {
 		verdict = "not good"
 	}
 	fmt.Fprintf(w, "%s: %s: %s\n", f.File, verdict, strings.Join(found, ", "))
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows bytes.Buffer
+	table := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
 	for _, n := range f.Nodes {
 		runs := n.Type
 		if n.Ref != "" {
@@ -256,6 +263,9 @@ func (f checkedFile) print(w io.Writer) {
 		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", n.Status, printable(n.Path), n.Contract, printable(runs))
 	}
 	table.Flush()
+	for line := range strings.Lines(rows.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 func count(n int, what string) string {

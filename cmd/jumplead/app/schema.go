@@ -49,22 +49,36 @@ func configSchema(specs []driver.Spec) driver.Schema {
 		return y
 	}
 	instances := driver.Schema{"type": "object", "additionalProperties": driver.Schema{"$ref": "#/$defs/instance"}, "propertyNames": driver.Schema{"minLength": 1}}
+	// As the reader does: type comes first, then children, then ref. What has no
+	// effect beside them may be anything.
 	defs["instance"] = driver.Schema{
 		"type": "object",
 		"properties": driver.Schema{
-			"type":        driver.Schema{"enum": types, "markdownEnumDescriptions": docs, "description": "the driver that runs this node"},
-			"description": says(optional, "what the node is, for the people who use it"),
-			"methods_description": driver.Schema{"type": "object", "additionalProperties": text,
-				"description": "what the node's commands do, by their names"},
-			"config":   driver.Schema{"type": "object", "description": "the driver's own keys"},
-			"children": says(instances, "nodes below this one, by their names"),
-			"ref":      driver.Schema{"type": "string", "minLength": 1, "description": "names from the top of the export down to the node that this one stands for, joined by dots"},
+			"type":                driver.Schema{"description": "the driver that runs this node"},
+			"description":         driver.Schema{"description": "what the node is, for the people who use it"},
+			"methods_description": driver.Schema{"description": "what the node's commands do, by their names"},
+			"config":              driver.Schema{"description": "the driver's own keys"},
+			"children":            says(instances, "nodes below this one, by their names"),
+			"ref":                 driver.Schema{"description": "names from the top of the export down to the node that this one stands for, joined by dots"},
 		},
 		"additionalProperties": false,
-		"anyOf": []driver.Schema{ // one of them says what the node is
-			{"required": []string{"type"}}, {"required": []string{"children"}}, {"required": []string{"ref"}},
+		"if":                   driver.Schema{"required": []string{"type"}},
+		"then": driver.Schema{
+			"properties": driver.Schema{
+				"type":                driver.Schema{"enum": types, "markdownEnumDescriptions": docs},
+				"description":         optional,
+				"methods_description": driver.Schema{"type": "object", "additionalProperties": text},
+				"config":              driver.Schema{"type": "object"},
+			},
+			"allOf": rules,
 		},
-		"allOf": rules,
+		"else": driver.Schema{
+			"if": driver.Schema{"not": driver.Schema{"required": []string{"children"}}},
+			"then": driver.Schema{
+				"properties": driver.Schema{"ref": driver.Schema{"type": "string", "minLength": 1}},
+				"required":   []string{"ref"},
+			},
+		},
 	}
 	number := func(doc string) driver.Schema {
 		return driver.Schema{"description": doc, "anyOf": []driver.Schema{{"type": "integer"}, {"type": "boolean"}, {"type": "string", "pattern": `^\s*[-+]?[0-9]`}}}
