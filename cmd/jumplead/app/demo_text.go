@@ -11,11 +11,11 @@ import (
 var tries = []struct{ command, what string }{
 	{"j", "everything that there is to call"},
 	{"j power on", "switch the DUT on; j power read measures it"},
-	{"j serial start-console", "its console; Ctrl-B three times leaves it"},
-	{"j power cycle", "boot it again, seen from a console in a third terminal"},
+	{"j serial start-console", "its console; Enter brings a prompt, Ctrl-B three times leaves it"},
+	{"j power cycle", "boot it again; a console in a third terminal shows how"},
 	{"j storage flash FILE", "put any file on its SD card; the next boot tells what that is"},
 	{"j tcp forward-tcp 8080", "its web page is http://localhost:8080 while this runs"},
-	{"j bench unplug 10", "pull the console's cable for 10 seconds, and what j serial pipe says then"},
+	{"j bench unplug 10", "pull the console's cable for 10 seconds; j serial pipe says so"},
 }
 
 // introduce tells what can be done with a demo that is served.
