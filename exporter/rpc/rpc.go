@@ -201,7 +201,11 @@ func (s *server) operation(n *driver.Node, method string) func(error) {
 	return func(err error) {
 		rec := session.Record{Time: time.Now(), Source: pb.LogSource_LOG_SOURCE_DRIVER,
 			Message: "Operation completed", DriverType: kind, Operation: method, Result: "success"}
-		switch c := driver.Classify(err); c {
+		c := driver.Classify(err)
+		if st, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+			c = Class(st.GRPCStatus().Code())
+		}
+		switch c {
 		case driver.OK:
 		case driver.Canceled: // nobody's failure: the client has seen enough
 			rec.Message, rec.Result = "Operation canceled", ""
@@ -238,6 +242,11 @@ func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.
 	}
 	defer n.Release()
 	done := s.operation(n, in.Method)
+	if n.Mount() != nil {
+		out, err := s.forwardCall(ctx, n, in)
+		done(err)
+		return out, err
+	}
 	result, err := s.call(ctx, n, in)
 	done(err)
 	if err != nil {
@@ -273,7 +282,11 @@ func (s *server) StreamingDriverCall(in *pb.StreamingDriverCallRequest, out grpc
 	}
 	defer n.Release()
 	done := s.operation(n, in.Method)
-	err = s.feed(n, in, out)
+	if n.Mount() != nil {
+		err = s.forwardFeed(n, in, out)
+	} else {
+		err = s.feed(n, in, out)
+	}
 	done(err)
 	return Status(err)
 }
@@ -363,6 +376,9 @@ func (s *server) Stream(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Stream
 		return unknown(err)
 	}
 	defer n.Release()
+	if n.Mount() != nil {
+		return s.forwardStream(rpc, n, req.UUID, req.Kind == "resource")
+	}
 	if req.Kind == "resource" {
 		return s.offer(rpc, n, req.Encoding)
 	}

@@ -98,8 +98,9 @@ func (f *Frame) marshal() mem.BufferSlice {
 	if len(head) == 0 {
 		return nil
 	}
-	if f.skip > 0 { // one that was received, passed on
-		return mem.BufferSlice{mem.SliceBuffer(append(head, f.Payload()...))}
+	if f.skip > 0 { // one that was received, passed on: it lies there as it came
+		f.data.Ref()
+		return f.data
 	}
 	out := append(make(mem.BufferSlice, 0, 2), mem.SliceBuffer(head))
 	f.data.Ref()
@@ -126,7 +127,19 @@ func (f *Frame) unmarshal(data mem.BufferSlice) error {
 	return nil
 }
 
-// Codec is gRPC's proto codec that also knows frames.
+// Raw is a message of any kind that is passed on as it came, without a look at
+// what it says. One that was received owns its buffers until Free.
+type Raw struct {
+	data mem.BufferSlice
+}
+
+// Free gives the buffers back.
+func (r *Raw) Free() {
+	r.data.Free()
+	r.data = nil
+}
+
+// Codec is gRPC's proto codec that also knows frames, and passes on what is raw.
 type Codec struct{}
 
 var base = encoding.GetCodecV2("proto")
@@ -136,16 +149,25 @@ func (Codec) Name() string { return base.Name() }
 
 // Marshal encodes a message.
 func (Codec) Marshal(v any) (mem.BufferSlice, error) {
-	if f, ok := v.(*Frame); ok {
-		return f.marshal(), nil
+	switch m := v.(type) {
+	case *Frame:
+		return m.marshal(), nil
+	case *Raw:
+		m.data.Ref()
+		return m.data, nil
 	}
 	return base.Marshal(v)
 }
 
 // Unmarshal decodes a message.
 func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if f, ok := v.(*Frame); ok {
-		return f.unmarshal(data)
+	switch m := v.(type) {
+	case *Frame:
+		return m.unmarshal(data)
+	case *Raw:
+		data.Ref()
+		m.data = data
+		return nil
 	}
 	return base.Unmarshal(data, v)
 }
