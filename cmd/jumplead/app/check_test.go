@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/app"
 	"github.com/jumplead/jumplead/drivers/all"
@@ -129,9 +130,9 @@ func corpus(t testing.TB, dir string, least int) []string {
 func base(path string) string { return strings.TrimSuffix(filepath.Base(path), ".txtar") }
 
 // TestCheck holds what check prints of each file of the corpus against its want
-// section. A broken file is refused, an odd one draws warnings.
+// section. A broken file is refused, an odd one draws warnings, a good one nothing.
 func TestCheck(t *testing.T) {
-	for kind, c := range map[string]struct{ least, status int }{"broken": {60, 1}, "odd": {8, 0}} {
+	for kind, c := range map[string]struct{ least, status int }{"broken": {60, 1}, "odd": {8, 0}, "good": {15, 0}} {
 		for _, path := range corpus(t, "testdata/check/"+kind, c.least) {
 			t.Run(kind+"/"+base(path), func(t *testing.T) {
 				a := readArchive(t, path)
@@ -139,8 +140,8 @@ func TestCheck(t *testing.T) {
 				if status != c.status {
 					t.Errorf("check = %d; want %d", status, c.status)
 				}
-				if kind == "odd" && !strings.Contains(got, "warning: ") {
-					t.Error("check has no warning; want some")
+				if warns := strings.Contains(got, "warning: "); kind != "broken" && warns != (kind == "odd") {
+					t.Errorf("check warns: %t; want %t", warns, kind == "odd")
 				}
 				a.golden(t, "want", got)
 				if *update {
@@ -404,4 +405,27 @@ func TestVersion(t *testing.T) {
 	if s := stdout.String(); !strings.Contains(s, "hardware  serial") || !strings.Contains(s, "\n  jumpstarter_driver_power.driver.MockPower\n") {
 		t.Errorf("version --verbose = %s; want serial ports and MockPower", s)
 	}
+}
+
+// FuzzCheck: no text breaks what shows its lines.
+func FuzzCheck(f *testing.F) {
+	for _, dir := range []string{"broken", "odd"} {
+		for _, path := range corpus(f, "testdata/check/"+dir, 8) {
+			if text := readArchive(f, path).files["config.yaml"]; len(text) < 2000 {
+				f.Add(text)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var stdout, stderr buffer
+		status := app.Main(t.Context(), app.Proc{Args: []string{"jumplead", "check", "-"}, Stdin: strings.NewReader(text), Stdout: &stdout, Stderr: &stderr},
+			all.Specs()...)
+		said := stdout.String()
+		if status > 1 || stderr.String() != "" || (status == 0) != strings.Contains(said, "stdin: good: ") {
+			t.Errorf("check = %d, %q, %q; want 0 or 1 and a verdict", status, said, stderr.String())
+		}
+		if i := strings.IndexFunc(said, func(c rune) bool { return c != '\n' && unicode.IsControl(c) }); i >= 0 {
+			t.Errorf("check prints a control character: %q", said)
+		}
+	})
 }

@@ -133,7 +133,7 @@ func TestSchema(t *testing.T) {
 	lab := []driver.Spec{inLab("lab.X"), inLab("lab.First"), inLab("lab.Second"), inLab("lab.Other"), inLab("my_lab.driver.Mux")}
 	s := schema(t, lab...)
 	var paths []string
-	for dir, least := range map[string]int{"testdata/check/broken": 60, "testdata/check/odd": 8, "testdata/check/upstream": 100,
+	for dir, least := range map[string]int{"testdata/check/broken": 60, "testdata/check/odd": 8, "testdata/check/good": 15, "testdata/check/upstream": 100,
 		"../../../exporter/config/testdata/broken": 50, "../../../exporter/config/testdata/good": 20} {
 		paths = append(paths, corpus(t, dir, least)...)
 	}
