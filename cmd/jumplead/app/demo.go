@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jumplead/jumplead/cmd/virtualdut/dut"
 	"github.com/jumplead/jumplead/exporter"
@@ -36,6 +37,7 @@ type demoFlags struct {
 	passphrase string
 	insecure   bool
 	tour       bool
+	bootTime   time.Duration
 	dut        string
 }
 
@@ -46,6 +48,7 @@ func demo(ctx context.Context, p *program, args []string) error {
 	fs.StringVar(&f.passphrase, "passphrase", "", "`TEXT` that every client must send")
 	fs.BoolVar(&f.insecure, "insecure", false, "serve other machines without a passphrase: whoever reaches the port drives the demo")
 	fs.BoolVar(&f.tour, "tour", false, "show everything, and end")
+	fs.DurationVar(&f.bootTime, "boot-time", 3*time.Second, "how long the virtual DUT takes to boot; on the tour it takes a second")
 	fs.StringVar(&f.dut, "dut", "", "send a request to the virtual DUT in `FOLDER`: unplug uart 5")
 	if err := p.parse(fs, args, commandHelp(fs, "demo [OPTIONS] [--dut FOLDER REQUEST]", demoHelp)); err != nil {
 		return err
@@ -57,6 +60,9 @@ func demo(ctx context.Context, p *program, args []string) error {
 		return p.askDUT(ctx, f.dut, strings.Join(fs.Args(), " "))
 	case fs.NArg() > 0:
 		return usage("demo: got unexpected extra argument (%s)", fs.Arg(0))
+	}
+	if f.tour {
+		f.bootTime = dut.DefaultBootTime
 	}
 	at, err := f.check()
 	if err != nil {
@@ -102,7 +108,7 @@ func (p *program) demo(ctx context.Context, f demoFlags, at exporter.Address) (e
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	quiet := p.log // the exporter tells the same from its side
 	quiet.level = max(quiet.level, slog.LevelWarn)
-	d, err := dut.Start(dut.Options{Dir: dir, BootTime: dut.DefaultBootTime, Log: slog.New(quiet.handler(p.Stderr, p.Terminal, p.Journal))})
+	d, err := dut.Start(dut.Options{Dir: dir, BootTime: f.bootTime, Log: slog.New(quiet.handler(p.Stderr, p.Terminal, p.Journal))})
 	if err != nil {
 		return err
 	}

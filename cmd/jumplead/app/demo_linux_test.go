@@ -81,7 +81,7 @@ func TestDemo(t *testing.T) {
 	status := make(chan int, 1)
 	go func() {
 		status <- app.Main(ctx, app.Proc{
-			Args: []string{"jumplead", "demo", "--listen", addr, "--passphrase", "secret"}, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
+			Args: []string{"jumplead", "demo", "--listen", addr, "--passphrase", "secret", "--boot-time", "0"}, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
 			Executable: self,
 		}, all.Specs()...)
 	}()
