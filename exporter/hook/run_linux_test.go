@@ -133,7 +133,7 @@ func TestRun(t *testing.T) {
 		{"dies", Hook{Script: "kill -9 $$"}, "Hook failed with exit code -9", ""},
 		{"no interpreter", Hook{Script: "true", Exec: "/no/such"}, "Error executing hook: fork/exec /no/such: no such file or directory", ""},
 		{"no interpreter on the path", Hook{Script: "true", Exec: "no-such"}, `Error executing hook: exec: "no-such": executable file not found in $PATH`, ""},
-		{"takes too long", Hook{Script: "echo a; sleep 1000", Timeout: 1999 * time.Millisecond}, "Hook timed out after 1 seconds", "a\n"},
+		{"takes too long", Hook{Script: "echo a; sleep 1000", Timeout: time.Second}, "Hook timed out after 1 seconds", "a\n"},
 		{"no time", Hook{Script: "sleep 1000", Timeout: -5 * time.Second}, "Hook timed out after -5 seconds", ""},
 		{"a last word", Hook{Script: "trap 'echo bye; exit' TERM; sleep 1000 & wait", Timeout: time.Second}, "Hook timed out after 1 seconds", "bye\n"},
 		{"closes its streams", Hook{Script: "echo a; exec <&- >&- 2>&-; sleep 0.3; exit 4"}, "Hook failed with exit code 4", "a\n"},
@@ -261,7 +261,11 @@ var hides = map[string]string{
 // made the terminal its own, as bash does.
 func hiding(hide, then string) (h Hook, mark string) {
 	mark = fmt.Sprintf("hidden-%d-%d", os.Getpid(), time.Now().UnixNano())
-	script := "trap '' HUP\n" + strings.ReplaceAll(hides[hide], "HIDDEN", `bash -c "exec -a `+mark+` sleep 1000"`) + "\n" +
+	command := `bash -c "exec -a ` + mark + ` sleep 1000"`
+	if hide != "child" && hide != "session" { // these hold the terminal, for which a hook waits a second
+		command += " <&- >/dev/null 2>&1"
+	}
+	script := "trap '' HUP\n" + strings.ReplaceAll(hides[hide], "HIDDEN", command) + "\n" +
 		"until pgrep -f '^" + mark + " ' >/dev/null; do sleep 0.01; done; sleep 0.1; echo ready; " + then
 	return Hook{Script: script, Exec: "bash", Timeout: time.Minute, OnFailure: EndLease}, mark
 }

@@ -203,6 +203,11 @@ func TestHandler(t *testing.T) {
 	bound.Debug("fine")
 	bound.WithGroup("g").With("x", "y").Warn("grouped", "z", 2)
 	bound.Log(t.Context(), driver.LevelCritical, "burning", slog.Attr{})
+	for _, kind := range []string{"beforeLease", "afterLease", "other"} {
+		hook := log.With("hook", kind)
+		hook.Debug("internal")
+		hook.Info("said")
+	}
 
 	c := l.Follow()
 	defer c.Close()
@@ -211,6 +216,9 @@ func TestHandler(t *testing.T) {
 		{Level: slog.LevelDebug, Source: pb.LogSource_LOG_SOURCE_DRIVER, Message: "fine", DriverType: "power"},
 		{Level: slog.LevelWarn, Source: pb.LogSource_LOG_SOURCE_DRIVER, Message: "grouped g.x=y g.z=2", DriverType: "power"},
 		{Level: driver.LevelCritical, Source: pb.LogSource_LOG_SOURCE_DRIVER, Message: "burning", DriverType: "power"},
+		{Level: slog.LevelInfo, Source: pb.LogSource_LOG_SOURCE_BEFORE_LEASE_HOOK, Message: "said"},
+		{Level: slog.LevelInfo, Source: pb.LogSource_LOG_SOURCE_AFTER_LEASE_HOOK, Message: "said"},
+		{Level: slog.LevelInfo, Source: pb.LogSource_LOG_SOURCE_SYSTEM, Message: "said"},
 	}
 	for i, w := range want {
 		got, err := c.Next(t.Context())

@@ -30,6 +30,19 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestMOTD(t *testing.T) {
+	s := New(uuid.New(), nil, NewLogs(), NewOffers())
+	for i, test := range []struct{ set, add, want string }{
+		{"", "", ""}, {"", "a", "a"}, {"", "", "a"}, {"x", "", "x\na"}, {"x", "b\nc", "x\na\nb\nc"}, {"y", "", "y\na\nb\nc"},
+	} {
+		s.SetMOTD(test.set)
+		s.AddMOTD(test.add)
+		if got := s.MOTD(); got != test.want {
+			t.Errorf("%d: MOTD() = %q; want %q", i, got, test.want)
+		}
+	}
+}
+
 func TestReady(t *testing.T) {
 	served := map[pb.ExporterStatus]bool{
 		pb.ExporterStatus_EXPORTER_STATUS_LEASE_READY:       true,
