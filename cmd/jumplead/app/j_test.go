@@ -501,10 +501,10 @@ func TestJCannot(t *testing.T) {
 	b := newBench(t)
 	reachable := b.env
 	for env, want := range map[string]string{
-		"": "JUMPSTARTER_HOST not set",
-		"JUMPSTARTER_HOST=/nowhere/socket":                     "did not respond",
-		"JMP_GRPC_INSECURE=1 JUMPSTARTER_HOST=" + port(t):      "did not respond",
-		"JUMPSTARTER_GRPC_INSECURE=1 JUMPSTARTER_HOST=x.test:": "did not respond",
+		"":                                 "JUMPSTARTER_HOST not set",
+		"JUMPSTARTER_HOST=/nowhere/socket": "did not respond",
+		"JMP_GRPC_INSECURE=1 JUMPSTARTER_HOST=" + port(t):                        "did not respond",
+		"JUMPSTARTER_GRPC_INSECURE=1 JUMPSTARTER_HOST=x.test:":                   "did not respond",
 		"JUMPSTARTER_HOST=127.0.0.1:1 GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=/nowhere": "/nowhere",
 	} {
 		b.env = strings.Fields(env)

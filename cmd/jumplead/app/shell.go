@@ -288,6 +288,7 @@ func (p *program) spawn(ctx context.Context, s shellEnv, argv []string) error {
 		return cli.Status(err)
 	}
 	cmd := &exec.Cmd{Path: program, Args: argv, Env: env, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr}
+	cmd.WaitDelay = time.Second // for a standard input that is no file, and does not end
 	got := make(chan os.Signal, 8)
 	if p.Signals {
 		signal.Notify(got, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
@@ -302,6 +303,9 @@ func (p *program) spawn(ctx context.Context, s shellEnv, argv []string) error {
 	for {
 		select {
 		case err := <-ended:
+			if errors.Is(err, exec.ErrWaitDelay) {
+				err = nil // it ended in order
+			}
 			return cli.Status(err)
 		case sig := <-got:
 			if (sig == syscall.SIGINT || sig == syscall.SIGQUIT) && foreground() {
