@@ -39,6 +39,7 @@ type Decl struct {
 	Description string
 	Methods     map[string]string // descriptions of methods, by CLI name
 	Config      *yaml.Node
+	Broken      bool // something else stands in place of a config, and that was said
 	Children    []Decl
 	Hosting     Hosting
 }
@@ -290,7 +291,7 @@ func (p *planner) hint(typ string) string {
 }
 
 func (p *planner) configure(n *Node, d *Decl) {
-	if n.Spec == nil || n.Spec.config == nil && (n.mount == nil || n.Spec.Role == Ref) {
+	if n.Spec == nil || d.Broken || n.Spec.config == nil && (n.mount == nil || n.Spec.Role == Ref) {
 		p.identify(n, d.Pos)
 		return
 	}

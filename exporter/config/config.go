@@ -336,7 +336,7 @@ func (r *reader) instance(n *yaml.Node, name, path string) driver.Decl {
 		r.optional(keys["description"], path+": description", &d.Description)
 		d.Methods = r.methods(keys["methods_description"], path+": methods_description")
 		if c := keys["config"]; c != nil {
-			if r.isMapping(c, path+": config") && d.Type != "" {
+			if d.Broken = !r.isMapping(c, path+": config"); d.Type != "" && !d.Broken {
 				d.Config = c
 			}
 			pairs, _ := driver.Pairs(c, r.file) // driver.Plan will say what is wrong with them

@@ -2,6 +2,8 @@ package config
 
 import (
 	"testing"
+
+	"github.com/jumplead/jumplead/drivers/driver"
 )
 
 // What the Python exporter makes of instances with mistakes in their own keys;
@@ -34,6 +36,19 @@ func TestParseUpstream(t *testing.T) {
 			if !p.Warning && (p.Upstream != want || p.Node != "n") {
 				t.Errorf("Parse(%s) found %+v; want upstream %q, node n", instance, p, want)
 			}
+		}
+	}
+}
+
+// A config that is none is told once, and not also as keys that are missing.
+func TestParseBrokenConfig(t *testing.T) {
+	for _, instance := range []string{"{type: lab.Boat, config: []}", "{type: lab.Boat, config: }", "{type: lab.Boat, config: speed}"} {
+		c, problems := Parse("f", []byte(minimal+"export: {n: "+instance+"}\n"), none)
+		if len(problems) != 1 {
+			t.Errorf("Parse(%s) found %v; want one problem", instance, problems)
+		}
+		if _, more := driver.Plan(c.Export, driver.Options{Specs: specs}); len(more) != 0 {
+			t.Errorf("Plan(%s) found %v; want nothing more", instance, more)
 		}
 	}
 }
