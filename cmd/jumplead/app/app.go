@@ -8,8 +8,8 @@
 //
 // # Exit status
 //
-// 0 after TERM, INT, QUIT and HUP; 1 when a config cannot be loaded or the
-// exporter fails; 2 when the program was called wrongly.
+// 0 after TERM, INT, QUIT and HUP; 1 when a config cannot be loaded, the exporter
+// fails, or check finds mistakes; 2 when the program was called wrongly.
 package app
 
 import (

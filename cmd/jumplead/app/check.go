@@ -84,13 +84,7 @@ command was called wrongly. Warnings leave a file good unless --strict is given.
 func commandHelp(fs *flag.FlagSet, usage, text string) func(io.Writer) {
 	return func(w io.Writer) {
 		fmt.Fprintf(w, "Usage: jumplead %s\n\n%s\n\nOptions:\n", usage, text)
-		fs.VisitAll(func(f *flag.Flag) {
-			name, text := flag.UnquoteUsage(f)
-			if name != "" {
-				name = " " + name
-			}
-			fmt.Fprintf(w, "  --%s%s\n        %s\n", f.Name, name, text)
-		})
+		printFlags(w, fs)
 	}
 }
 

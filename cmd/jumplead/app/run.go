@@ -48,7 +48,7 @@ func run(ctx context.Context, p *program, args []string) error {
 	fs.StringVar(&f.passphraseFile, "passphrase-file", "", "the passphrase is the first line of `FILE`, where the list of processes does not show it")
 	fs.BoolVar(&f.exitOnLeaseEnd, "exit-on-lease-end", false, "end after the lease; without a controller there is none to end")
 	fs.StringVar(&f.listen, "listen", "", "serve clients on this machine on `unix:PATH`")
-	if err := p.parse(fs, args, runHelp(fs)); err != nil {
+	if err := p.parse(fs, args, commandHelp(fs, "run [OPTIONS]", "Run an exporter.")); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
@@ -64,13 +64,6 @@ func run(ctx context.Context, p *program, args []string) error {
 		}
 	}
 	return p.export(ctx, f, at)
-}
-
-func runHelp(fs *flag.FlagSet) func(io.Writer) {
-	return func(w io.Writer) {
-		fmt.Fprint(w, "Usage: jumplead run [OPTIONS]\n\nRun an exporter.\n\nOptions:\n")
-		printFlags(w, fs)
-	}
 }
 
 func printFlags(w io.Writer, fs *flag.FlagSet) {
