@@ -528,7 +528,11 @@ func (r *reader) text(n *yaml.Node, at string, dst *string) bool {
 		if m := driver.Resolve(n); m != nil && m.Kind == yaml.ScalarNode && !null(n) {
 			hint = "; put it in quotes"
 		}
-		r.err(n, "%s: wants text, got %s%s", at, driver.Found(n), hint)
+		found := driver.Found(n)
+		if hint != "" && at == "token" {
+			found = "[secret]" // a token of digits is one, too
+		}
+		r.err(n, "%s: wants text, got %s%s", at, found, hint)
 		return false
 	}
 	*dst = s

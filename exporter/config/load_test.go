@@ -22,6 +22,7 @@ func TestParseBytes(t *testing.T) {
 		{"byte order mark", "\uFEFF" + minimal, ""},
 		{"CR LF", strings.ReplaceAll(minimal+"export:\n  a: {type: 5}\n  b: *c\n", "\n", "\r\n"), `f:4:6: *c: no anchor &c stands before it`},
 		{"CR LF in text", "metadata: {namespace: lab, name: bench}\r\nmotd: |\r\n  one\r\n  two\r\nexport: 5\r\n", `f:5:9: export: wants a mapping, got 5`},
+		{"token of digits", minimal + "token: 12345678\n", `f:2:8: token: wants text, got [secret]; put it in quotes`},
 		{"no newline at the end", strings.TrimSpace(minimal), ""},
 		{"UTF-16", "\xff\xfem\x00e\x00", "f:1:1: the file is in UTF-16: save it as UTF-8"},
 		{"Latin-1", minimal + "description: B\xe4nk am Fenster\n", "f:2:15: the byte 0xe4 is not UTF-8: save the file as UTF-8"},
