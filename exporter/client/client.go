@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -75,6 +76,11 @@ type Node struct {
 
 var _ driver.PackedOfferer = (*Node)(nil)
 
+// alive notices a network that stands still, and ends what goes on there. The
+// pings are as frequent as those of upstream's clients, and its exporters allow
+// them on TCP; on a Unix socket they take them for an attack.
+var alive = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: time.Minute, PermitWithoutStream: true}
+
 // Dial connects to an exporter and reads its tree. The target is HOST:PORT, or
 // unix:PATH, or a path to a Unix socket. The context bounds the dialling.
 func Dial(ctx context.Context, target string, opt Options) (*Client, error) {
@@ -91,6 +97,7 @@ func Dial(ctx context.Context, target string, opt Options) (*Client, error) {
 	}
 	if !strings.HasPrefix(target, "unix:") {
 		target = "dns:///" + target
+		opts = append(opts, grpc.WithKeepaliveParams(alive))
 	}
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -76,17 +77,28 @@ func TestOfferPacked(t *testing.T) {
 type plain struct {
 	reporter
 	pb.UnimplementedRouterServiceServer
+	got chan []byte // what a client sent to its end
+
+	mu     sync.Mutex
 	answer metadata.MD
-	got    chan []byte // what a client sent to its end
 	gives  string
 }
 
+func (p *plain) will(answer metadata.MD, gives string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer, p.gives = answer, gives
+}
+
 func (p *plain) Stream(s grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]) error {
-	if err := s.SendHeader(p.answer); err != nil {
+	p.mu.Lock()
+	answer, gives := p.answer, p.gives
+	p.mu.Unlock()
+	if err := s.SendHeader(answer); err != nil {
 		return err
 	}
-	if p.gives != "" {
-		for _, part := range []string{p.gives[:1], p.gives[1:]} {
+	if gives != "" {
+		for _, part := range []string{gives[:1], gives[1:]} {
 			if err := s.Send(&pb.StreamResponse{Payload: []byte(part)}); err != nil {
 				return err
 			}
@@ -123,9 +135,10 @@ func TestOfferPackedHere(t *testing.T) {
 		t.Fatalf("Dial() = %v; want nil", err)
 	}
 	t.Cleanup(func() { c.Close() })
-	p.answer = metadata.Pairs("resource", `{"kind":"client_stream","uuid":"x","x_jmp_content_encoding":null}`)
+	answer := metadata.Pairs("resource", `{"kind":"client_stream","uuid":"x","x_jmp_content_encoding":null}`)
 	want := strings.Repeat("0123456789", 50_000)
 	for _, e := range codec.Encodings() {
+		p.will(answer, "")
 		packed := pack(t, e, want)
 		r, _, err := c.Root.OfferPacked(soon(t), e)
 		if err != nil {
@@ -157,7 +170,7 @@ func TestOfferPackedHere(t *testing.T) {
 		default:
 		}
 
-		p.gives = want
+		p.will(answer, want)
 		if r, _, err = c.Root.OfferPacked(soon(t), e); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +184,6 @@ func TestOfferPackedHere(t *testing.T) {
 		}
 		r.Read(make([]byte, 1))
 		r.Close() // while it packs
-		p.gives = ""
 	}
 
 	for _, bad := range []metadata.MD{
@@ -182,7 +194,7 @@ func TestOfferPackedHere(t *testing.T) {
 		metadata.Pairs("resource", `[]`),
 		metadata.Pairs("nothing", "x"),
 	} {
-		p.answer = bad
+		p.will(bad, "")
 		if r, _, err := c.Root.OfferPacked(soon(t), "gzip"); err == nil {
 			t.Errorf("OfferPacked() with the answer %v = %v, nil; want an error", bad, r)
 			r.Close()
