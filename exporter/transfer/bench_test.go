@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -326,7 +327,7 @@ const (
 	reset = "reset" // both sides see a reset
 	half  = "half"  // only the receiver sees an end
 	stuck = "stuck" // nothing goes on until the proxy is told
-	flip  = "flip"  // a bit changes
+	flip  = "flip"  // a bit changes, in what TLS protects
 )
 
 func newProxy(t testing.TB, to string) *proxy {
@@ -392,16 +393,22 @@ func (p *proxy) accept() {
 func (p *proxy) pump(from, to *net.TCPConn, up bool) {
 	defer to.Close()
 	buf := make([]byte, 16<<10)
+	var tls records
 	for {
 		n, err := from.Read(buf)
 		b := buf[:n]
 		p.mu.Lock()
+		sealed := tls.sealed(b)
 		f := p.fault
 		if f != nil && f.up == up {
-			if f.left >= n {
+			switch {
+			case f.left >= n:
 				f.left -= n
 				f = nil
-			} else {
+			case f.do == flip && !slices.Contains(sealed[f.left:], true):
+				f.left = 0
+				f = nil
+			default:
 				p.fault = nil
 			}
 		} else {
@@ -411,7 +418,7 @@ func (p *proxy) pump(from, to *net.TCPConn, up bool) {
 		if f != nil {
 			switch f.do {
 			case flip:
-				b[f.left] ^= 0x10
+				b[f.left+slices.Index(sealed[f.left:], true)] ^= 0x10
 			default:
 				to.Write(b[:f.left])
 				b = b[f.left:]
@@ -438,6 +445,27 @@ func (p *proxy) pump(from, to *net.TCPConn, up bool) {
 			return
 		}
 	}
+}
+
+// records follows the records of TLS. A change in the head of one, which holds its
+// length, could make the receiver wait for more.
+type records struct {
+	head []byte
+	left int
+}
+
+// sealed says of the next bytes which belong to the body of a record.
+func (r *records) sealed(b []byte) []bool {
+	in := make([]bool, len(b))
+	for i, c := range b {
+		if in[i] = r.left > 0; in[i] {
+			r.left--
+		} else if r.head = append(r.head, c); len(r.head) == 5 {
+			r.left = int(r.head[3])<<8 | int(r.head[4])
+			r.head = r.head[:0]
+		}
+	}
+	return in
 }
 
 // child is the environment variable that makes the test program an exporter: it
