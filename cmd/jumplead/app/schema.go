@@ -65,7 +65,7 @@ func configSchema(specs []driver.Spec) driver.Schema {
 		"if":                   driver.Schema{"required": []string{"type"}},
 		"then": driver.Schema{
 			"properties": driver.Schema{
-				"type":                driver.Schema{"enum": types, "markdownEnumDescriptions": docs},
+				"type":                driver.Schema{"enum": types, "enumDescriptions": docs},
 				"description":         optional,
 				"methods_description": driver.Schema{"type": "object", "additionalProperties": text},
 				"config":              driver.Schema{"type": "object"},
