@@ -286,7 +286,7 @@ func SendFile(ctx context.Context, dst io.Writer, f *os.File) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := driver.Copy(ctx, dst, f)
+	n, err := driver.Copy(ctx, dst, content(f, info, at))
 	if want := info.Size() - at; err == nil && n < want {
 		err = fmt.Errorf("read %d bytes where there were %d: the file was cut meanwhile", n, want)
 	}
