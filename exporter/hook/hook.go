@@ -44,6 +44,7 @@
 package hook
 
 import (
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -88,6 +89,22 @@ const (
 	BeforeLease Kind = "beforeLease"
 	AfterLease  Kind = "afterLease"
 )
+
+// Options are a lease's.
+type Options struct {
+	Socket        string // path of the Unix socket on which scripts reach the harness
+	Lease, Client string // names
+	Bin           string // a directory that comes first on the scripts' PATH; "" is none
+	Dir           string // for files of the runner's own
+
+	// Log gets the scripts' output, one line in a record with an attribute hook,
+	// the [Kind], and what there is to tell of it.
+	Log *slog.Logger
+
+	// Now is closed when there is no time for anything: a script that runs is
+	// killed.
+	Now <-chan struct{}
+}
 
 // Failure is a hook that failed.
 type Failure struct {

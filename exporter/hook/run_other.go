@@ -6,16 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 )
-
-// Options are a lease's.
-type Options struct {
-	Socket, Lease, Client, Bin, Dir string
-	Log                             *slog.Logger
-	Now                             <-chan struct{}
-}
 
 // Runner runs the hooks of one lease.
 type Runner struct{}

@@ -44,7 +44,9 @@ func (p entry) strayLocked() bool {
 // Adopt makes this process the parent of all processes below it whose own parent
 // has ended, and waits for those that end. Programs that lead a session of their
 // own have to be started with [Start] from then on: others would be taken for
-// strays. The function that it returns ends this.
+// strays. Programs in our own session should leave no orphans: whether they were
+// left or started cannot be told, so that nobody would wait for them. The function
+// that it returns ends this.
 func Adopt() (release func(), err error) {
 	family.Lock()
 	defer family.Unlock()
