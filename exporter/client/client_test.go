@@ -157,7 +157,7 @@ func serve(t *testing.T) *harness {
 		t.Fatal(err)
 	}
 	h.Session = session.New(uuid.New(), tree, logs, offers)
-	h.MOTD = "hello"
+	h.SetMOTD("hello")
 	h.End = func() (bool, string) { return true, "bye" }
 	h.ready()
 	h.addr = listen(t, func(srv *grpc.Server) { rpc.Register(srv, h.Session, slog.New(slog.DiscardHandler)) })
