@@ -178,7 +178,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if b.python, err = b.startStock(ctx, filepath.Join(root, "cmd/jumplead/bench/stock.py")); err != nil {
 		return err
 	}
-	for _, f := range []func(context.Context, *exporter, *exporter, *exporter) error{b.memory, b.calls, b.tunnels, b.load} {
+	for _, f := range []func(context.Context, *exporter, *exporter, *exporter) error{b.memory, b.calls, b.commands, b.tunnels, b.load} {
 		if err := f(ctx, ours, theirs, bare); err != nil {
 			return err
 		}
