@@ -474,8 +474,28 @@ func (s *server) offer(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamR
 		// An orderly end would make what a client has got look like all of it.
 		return status.Error(codes.Aborted, "the driver gave up on this stream; the call tells why")
 	}
+	// A client of Python's gRPC whose own GOAWAY meets an RPC that has ended
+	// takes it for a failure of the RPC, and drops what it has not read yet: the
+	// dump is short, and its call has succeeded. It closes its direction at once
+	// when it has nothing to send.
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		offered.Drain() // ends with the RPC
+	}()
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	select {
+	case <-drained:
+	case <-limit.C:
+	case <-rpc.Context().Done():
+	}
 	return nil
 }
+
+// endLimit is how long the stream of a transfer that is over waits for its client
+// to end, too.
+const endLimit = 5 * time.Second
 
 // offerFrames are a resource stream's frames. A client that is done says so with
 // a GOAWAY frame. One whose stream just ends has gone, and what came is not all

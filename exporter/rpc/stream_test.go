@@ -340,9 +340,31 @@ func TestResourceGive(t *testing.T) {
 	if _, err := b.call(soon(t), "dev", "give", h, want); err != nil {
 		t.Errorf("give = %v; want nil", err)
 	}
-	text, _, err := drain(s)
-	if err != nil || text != want {
-		t.Errorf("the stream = %d bytes, %v; want the %d that the driver wrote", len(text), err, len(want))
+	text := ""
+	for m, err := s.Recv(); m.GetFrameType() != pb.FrameType_FRAME_TYPE_GOAWAY; m, err = s.Recv() {
+		if err != nil {
+			t.Fatalf("Recv() after %d bytes = %v; want %d and GOAWAY", len(text), err, len(want))
+		}
+		text += string(m.Payload)
+	}
+	if text != want {
+		t.Errorf("the stream = %d bytes; want the %d that the driver wrote", len(text), len(want))
+	}
+	// Until the client has ended its direction, the stock one would lose what
+	// it has not read yet.
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Recv()
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		t.Fatalf("the RPC ended with %v; want it to wait for the client's end", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	finish(t, s)
+	if err := <-ended; err != io.EOF {
+		t.Errorf("the RPC ended with %v; want %v", err, io.EOF)
 	}
 }
 
@@ -398,6 +420,7 @@ func TestResourceEncodings(t *testing.T) {
 
 			for _, text := range []string{want, ""} {
 				s, h = b.offer(t, soon(t), "dev", encoding)
+				finish(t, s)
 				if _, err := b.call(soon(t), "dev", "give", h, text); err != nil {
 					t.Errorf("give = %v; want nil", err)
 				}

@@ -393,6 +393,21 @@ func (s *Stream) CloseWrite() error {
 // written. A stream that was closed before that was given up.
 func (s *Stream) Whole() bool { return s.whole.Load() }
 
+// Drain passes over what the other side still sends, until it has closed its
+// direction of the RPC or the RPC has ended.
+func (s *Stream) Drain() {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	for {
+		var in Frame
+		err := s.f.RecvMsg(&in)
+		in.Free()
+		if err != nil {
+			return
+		}
+	}
+}
+
 // Close ends the stream in both directions. A Read or Write in progress
 // returns.
 func (s *Stream) Close() error {
