@@ -423,7 +423,7 @@ func TestMOTD(t *testing.T) {
 // status is its own.
 func TestOthers(t *testing.T) {
 	r, log := open(t, nil)
-	cmd := exec.Command("bash", "-c", "trap 'exit 7' TERM; echo; sleep 1000 & wait")
+	cmd := exec.Command("bash", "-c", "trap 'kill $!; exit 7' TERM; sleep 1000 & echo; wait")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
