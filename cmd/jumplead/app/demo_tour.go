@@ -51,7 +51,10 @@ func (p *program) tour(ctx context.Context, r runFlags, dir string) error {
 		g.say("That was all. The exporter ends, and the hook behind the lease tidies up.")
 	}
 	stop()
-	if err = errors.Join(err, <-served); err != nil {
+	if err = errors.Join(err, <-served); errors.Is(err, context.Canceled) {
+		return errors.New("the tour was interrupted")
+	}
+	if err != nil {
 		fmt.Fprintf(p.Stderr, "\nThe log of the exporter:\n%s\n", g.log)
 	}
 	return err
