@@ -556,3 +556,28 @@ func TestJJSON(t *testing.T) {
 		}
 	}
 }
+
+// Over TCP there is TLS, and roots come from where the stock client looks for
+// them.
+func TestJTLS(t *testing.T) {
+	addr := port(t)
+	cert, key, _ := certificate(t)
+	log := start(t, nil, "--exporter-config", file(t, "bench.yaml", small), "--tls-grpc-listener", addr, "--tls-cert", cert, "--tls-key", key, "--passphrase", "sesame")
+	drivertest.Until(t, "an exporter", func() bool { return strings.Contains(log.String(), "serving") })
+	for _, test := range []struct {
+		env    string
+		status int
+		want   string
+	}{
+		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + cert + " JMP_GRPC_PASSPHRASE=sesame", 0, ""},
+		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + cert, 1, "invalid or missing passphrase"},
+		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + key, 1, "holds no certificate"},
+		{"JMP_GRPC_PASSPHRASE=sesame", 1, "did not respond"},
+		{"JMP_GRPC_PASSPHRASE=sesame JMP_GRPC_INSECURE=1", 1, "did not respond"},
+	} {
+		b := &bench{t: t, env: append(strings.Fields(test.env), "JUMPSTARTER_HOST="+addr)}
+		if got := b.run("", "power", "on"); got.status != test.status || !strings.Contains(got.stderr, test.want) || strings.Contains(got.stderr, "sesame") {
+			t.Errorf("j power on with %s = %d, %q; want %d, %q", test.env, got.status, got.stderr, test.status, test.want)
+		}
+	}
+}

@@ -5,10 +5,13 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +211,41 @@ func TestJConsole(t *testing.T) {
 		after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
 		if err != nil || *after != *before {
 			t.Errorf("terminal after %s = %+v, %v; want %+v", end, after, err, before)
+		}
+	}
+}
+
+// Signals to the program are the shell's, and its status is the program's.
+func TestShellSignals(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := file(t, "bench.yaml", small)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		dir, err := os.MkdirTemp("", "x-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		up := filepath.Join(t.TempDir(), "up")
+		cmd := exec.Command(self, "shell", "--exporter-config", config, "--", "sh", "-c", "trap 'j power off && exit 5' "+strconv.Itoa(int(sig))+"; : >$0; while :; do sleep 0.05; done", up)
+		cmd.Args[0] = "jumplead"
+		cmd.Env = []string{asProgram + "=1", "XDG_RUNTIME_DIR=" + dir, "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal that sends signals to all
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		drivertest.Until(t, "the script", func() bool { _, err := os.Stat(up); return err == nil })
+		cmd.Process.Signal(sig)
+		cmd.Wait()
+		if got := cmd.ProcessState.ExitCode(); got != 5 {
+			t.Errorf("shell after %v = %d, %q; want 5, its own status", sig, got, &said)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("after %v there is left %v, %v; want nothing", sig, left, err)
 		}
 	}
 }
