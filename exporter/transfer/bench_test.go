@@ -80,7 +80,7 @@ func (l *lines) has(text string) bool {
 }
 
 // stall is how long the bench lets a presigned request stand still.
-const stall = 150 * time.Millisecond
+const stall = 400 * time.Millisecond
 
 // newBench opens an exporter whose drivers keep their files below dir. It is not
 // served yet.

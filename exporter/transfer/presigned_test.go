@@ -365,7 +365,7 @@ func TestDamagedPut(t *testing.T) {
 	for _, code := range []int{307, 403, 413, 507} {
 		put(refused, fmt.Sprint(code, " before it has all"), large, func(x *exchange, s *stored) { answer(x, code) })
 	}
-	put(refused, "200 before it has all", large, func(x *exchange, s *stored) { answer(x, 200); x.stay() })
+	put(refused, "200 before it has all", large, func(x *exchange, s *stored) { answer(x, 200); x.hold() })
 	ends := kind{"ends", false, append(broken, gone...)}
 	for name, end := range map[string]func(*exchange){"ends": func(*exchange) {}, "is reset": (*exchange).reset} {
 		for _, at := range []int{0, 1, g.rand.IntN(len(small))} {
