@@ -10,7 +10,7 @@ func TestLaws(t *testing.T) {
 	lawtest.Check(t,
 		lawtest.Ban{
 			From:    []string{"./exporter/..."},
-			Except:  []string{"./exporter/hook"},
+			Except:  []string{"./exporter/hook", "./exporter/remote"},
 			Imports: []string{"./..."},
 			Allow:   []string{"./exporter/...", "./drivers/driver", "./proto/..."},
 			Why:     "the exporter serves whatever harness it is given: it knows the kernel of the drivers and the wire",
@@ -20,6 +20,12 @@ func TestLaws(t *testing.T) {
 			Imports: []string{"./..."},
 			Allow:   []string{"./hw/process"},
 			Why:     "hooks are processes of the exporter's machine, not of its harness",
+		},
+		lawtest.Ban{
+			From:    []string{"./exporter/remote"},
+			Imports: []string{"./..."},
+			Allow:   []string{"./exporter/...", "./drivers/driver", "./proto/...", "./hw/process"},
+			Why:     "what hosts drivers are processes of the exporter's machine; whatever they host, it is nobody's business here",
 		},
 		lawtest.Ban{
 			From:    []string{"./exporter/..."},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -158,6 +159,27 @@ func (e *Env) IsRef(names ...string) bool {
 		}
 	}
 	return at.target != nil
+}
+
+// Exporter is the log for what is no driver's business.
+func (e *Env) Exporter() *slog.Logger { return e.tree.opt.Log }
+
+// Logger is the log of a node below that of the environment.
+func (e *Env) Logger(names ...string) *slog.Logger {
+	return e.tree.opt.Log.With("driver", strings.Join(append(e.Names(), names...), "."))
+}
+
+// OpenRefs opens the mounts that the node refers to from below. Errors are theirs
+// to tell.
+func (e *Env) OpenRefs(ctx context.Context) {
+	type key struct{}
+	waiting, _ := ctx.Value(key{}).([]*Node) // they wait for us: not for them, too
+	waiting = append(slices.Clip(waiting), e.node)
+	for n := range e.node.upward() {
+		if m := n.Mount(); m != nil && !slices.Contains(waiting, m) {
+			_, _ = m.Driver(context.WithValue(ctx, key{}, waiting))
+		}
+	}
 }
 
 // Names lead from the root to the node.

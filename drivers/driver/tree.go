@@ -54,7 +54,7 @@ type Options struct {
 
 	// Mounts finds the nodes that are mounted, each with what is declared below
 	// it, and is told which types Specs has; it may be nil. The specs are made
-	// with [Mount].
+	// with [Mount]. Of those for nodes below a mount only the contract counts.
 	Mounts func(root *Decl, known map[string]*Spec) (map[*Decl]Spec, Problems)
 }
 
@@ -206,7 +206,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	case ok && n.mount == nil:
 		n.Spec, n.mount = &mount, n
 	case n.mount != nil && d.Ref == "" && (p.specs[d.Type] == nil || p.specs[d.Type].Role != Ref):
-		n.Spec = &Spec{Type: d.Type, Contract: n.mount.Spec.Contract}
+		n.Spec = &Spec{Type: d.Type, Contract: mount.Contract}
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
 			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, p.hint(d.Type))

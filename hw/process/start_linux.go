@@ -34,7 +34,10 @@ func Start(cmd *exec.Cmd, tag string) (*Process, error) {
 		cmd.Env = os.Environ()
 	}
 	cmd.Env = append(cmd.Env, tag)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil { // there may be a user to run as
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	started := make(chan error, 1)
 	go p.hold(started)
 	if err := <-started; err != nil {

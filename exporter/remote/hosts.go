@@ -1,0 +1,423 @@
+package remote
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"gopkg.in/yaml.v3"
+)
+
+// Hosts runs what is hosted. There is nothing to run, and no Python to be found,
+// for as long as all nodes have drivers in this program.
+type Hosts struct {
+	// Getenv finds the interpreter where no setting does: JUMPLEAD_PYTHON is its
+	// path, or VIRTUAL_ENV the environment that it is of. Otherwise it is the
+	// python3 on the PATH. It may be nil.
+	Getenv func(string) string
+
+	// Log is for what hosted drivers print; it may be nil.
+	Log *slog.Logger
+
+	// Checking makes it a warning that there is no interpreter, or no Jumpstarter
+	// in it, for who reads a config on a machine that is not the harness.
+	Checking bool
+
+	// Start is how long a process may take to be ready, and a driver to be opened.
+	// 0 is half a minute.
+	Start time.Duration
+
+	mu       sync.Mutex
+	children map[host]*child
+	closed   bool
+}
+
+// host is what hosted nodes share a process for.
+type host struct {
+	python string
+	user   string
+}
+
+//go:embed hosted.py
+var script []byte
+
+// upstream are the packages whose types a Python interpreter may have, though this
+// program has drivers for them.
+var upstream = []string{"jumpstarter_driver_", "jumpstarter."}
+
+func isUpstream(typ string) bool {
+	return slices.ContainsFunc(upstream, func(p string) bool { return strings.HasPrefix(typ, p) })
+}
+
+// Mounts finds the nodes of a declaration that have to be hosted: those with types
+// that are not known, those for which it is wanted, and those that hosted ones
+// refer to. It is what [driver.Options] ask for. Drivers are imported for it, and
+// none is made.
+func (h *Hosts) Mounts(root *driver.Decl, known map[string]*driver.Spec) (map[*driver.Decl]driver.Spec, driver.Problems) {
+	s := &survey{Hosts: h, known: known, tops: map[*driver.Decl]bool{}, specs: map[*driver.Decl]driver.Spec{}}
+	s.find(root, nil)
+	if len(s.tops) == 0 {
+		return nil, nil
+	}
+	s.follow(root)
+	s.describe(root, nil, false)
+	return s.specs, s.problems
+}
+
+// survey is one search for what is to be hosted.
+type survey struct {
+	*Hosts
+	known    map[string]*driver.Spec
+	tops     map[*driver.Decl]bool // what is hosted, together with all below it
+	specs    map[*driver.Decl]driver.Spec
+	problems driver.Problems
+}
+
+func (s *survey) err(d *driver.Decl, names []string, warning bool, format string, args ...any) {
+	pos := d.TypePos
+	if pos.Line == 0 {
+		pos = d.Pos
+	}
+	path := strings.Join(names, ".")
+	s.problems = append(s.problems, driver.Problem{Pos: pos, Node: path, Warning: warning, Text: path + ": " + fmt.Sprintf(format, args...)})
+}
+
+// find finds the topmost nodes that are hosted for their own sake.
+func (s *survey) find(d *driver.Decl, names []string) {
+	spec := s.known[d.Type]
+	wanted := d.Hosting.Wanted && (spec == nil || spec.Role != driver.Ref) && d.Ref == ""
+	if len(names) > 0 && d.Type != "" && spec == nil || wanted {
+		s.tops[d] = true
+		return
+	}
+	for i := range d.Children {
+		c := &d.Children[i]
+		s.find(c, append(slices.Clip(names), c.Name))
+	}
+}
+
+// follow hosts what hosted nodes refer to, as a driver in Python reaches only
+// what is in its process.
+func (s *survey) follow(root *driver.Decl) {
+	for again := true; again; {
+		again = false
+		for top := range maps.Clone(s.tops) {
+			for _, path := range s.refs(top) {
+				if t := s.target(root, strings.Split(path, ".")); t != nil && !s.tops[t] {
+					s.tops[t], again = true, true
+				}
+			}
+		}
+	}
+}
+
+// refs lists the paths that nodes below d refer to.
+func (s *survey) refs(d *driver.Decl) (paths []string) {
+	if path := s.ref(d); path != "" {
+		return []string{path}
+	}
+	for i := range d.Children {
+		paths = append(paths, s.refs(&d.Children[i])...)
+	}
+	return paths
+}
+
+// ref is the path of what a node stands for, or "".
+func (s *survey) ref(d *driver.Decl) string {
+	if d.Ref != "" {
+		return d.Ref
+	}
+	if spec := s.known[d.Type]; spec == nil || spec.Role != driver.Ref {
+		return ""
+	}
+	pairs, _ := driver.Pairs(driver.Resolve(d.Config), "")
+	for _, p := range pairs {
+		if path, ok := driver.Scalar(p.Value).(string); ok && p.Name == "ref" {
+			return path
+		}
+	}
+	return ""
+}
+
+// target is the node that has to be hosted for a ref: nil where it is already, or
+// leads nowhere.
+func (s *survey) target(at *driver.Decl, names []string) *driver.Decl {
+	for range 100 { // a circle is for others to find
+		if s.tops[at] || len(names) == 0 {
+			break
+		}
+		i := slices.IndexFunc(at.Children, func(c driver.Decl) bool { return c.Name == names[0] })
+		if i < 0 {
+			return nil
+		}
+		at, names = &at.Children[i], names[1:]
+	}
+	if s.ref(at) != "" {
+		return nil // what it stands for is found by itself
+	}
+	return at
+}
+
+// describe makes the specs of what is hosted.
+func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
+	top := s.tops[d] && !hosted
+	if hosted = hosted || top; hosted && s.ref(d) == "" && len(names) > 0 {
+		var info look
+		known := s.known[d.Type]
+		switch {
+		case d.Type == "":
+			info.Client = groupClient
+		case known != nil && !isUpstream(d.Type):
+			s.err(d, names, false, "%s is no Python driver, and is hosted with what is above it or refers to it: only Jumpstarter's own can be", d.Type)
+			return
+		default:
+			info = s.look(d, names)
+		}
+		spec := driver.Spec{Type: d.Type, Grace: closeLimit, Contract: driver.Contract{Name: "hosted", Client: info.Client, Kind: info.Kind}}
+		if top {
+			spec = driver.Mount(spec, s.opener(d))
+		}
+		s.specs[d] = spec
+	}
+	for i := range d.Children {
+		c := &d.Children[i]
+		s.describe(c, append(slices.Clip(names), c.Name), hosted)
+	}
+}
+
+const (
+	groupClient = "jumpstarter_driver_composite.client.CompositeClient"
+	// stubClient is the class that clients use for what they cannot import.
+	stubClient = "jumpstarter.client.base.StubDriverClient"
+)
+
+// look asks Python for a driver, and says what is wrong with the declaration.
+func (s *survey) look(d *driver.Decl, names []string) look {
+	unknown := look{Client: stubClient}
+	hint := driver.Hint(d.Type, slices.Sorted(maps.Keys(s.known)))
+	none := "no driver of type %q" + strings.ReplaceAll(hint, "%", "%%") + "; "
+	if s.known[d.Type] != nil {
+		none = "%q cannot be hosted: "
+	}
+	c, err := s.child(d.Hosting)
+	if err != nil {
+		if s.Checking {
+			s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)
+		} else {
+			s.err(d, names, false, none+"%v", d.Type, err)
+		}
+		return unknown
+	}
+	info, err := c.look(d.Type)
+	var r *refusal
+	switch {
+	case err == nil:
+	case errors.As(err, &r) && r.Kind == "missing":
+		s.err(d, names, false, none+"%s has no package %s%s", d.Type, c.python, r.Module, install(r.Module))
+		return unknown
+	case errors.As(err, &r) && r.Kind == "class":
+		s.err(d, names, false, none+"%s: %s%s", d.Type, c.python, r.Text, driver.Hint(d.Type, r.There))
+		return unknown
+	case errors.As(err, &r) && r.Kind == "import":
+		s.err(d, names, true, "%s cannot be imported by %s: %s%s", d.Type, c.python, r.Text, install(r.Module))
+		return unknown
+	case s.Checking:
+		s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)
+		return unknown
+	default:
+		broken := errors.As(err, new(*died))
+		s.err(d, names, broken, "%s cannot be hosted: %v%s", d.Type, err, hint)
+		return unknown
+	}
+	if info.Client == "" {
+		info.Client = stubClient
+	}
+	s.keys(d, names, info)
+	return info
+}
+
+// keys says which keys of a config the driver does not have, and which it wants.
+func (s *survey) keys(d *driver.Decl, names []string, info look) {
+	pairs, _ := driver.Pairs(driver.Resolve(d.Config), d.Pos.File)
+	there := map[string]bool{}
+	for _, p := range pairs {
+		there[p.Name] = true
+		if !slices.Contains(info.Fields, p.Name) {
+			s.problems = append(s.problems, driver.Problem{Pos: driver.Pos{File: d.Pos.File, Line: p.Key.Line, Column: p.Key.Column},
+				Node: strings.Join(names, "."), Warning: true,
+				Text: fmt.Sprintf("%s: the driver knows no key %q%s", strings.Join(names, "."), p.Name, driver.Hint(p.Name, info.Fields))})
+		}
+	}
+	for _, name := range info.Required {
+		if !there[name] {
+			s.err(d, names, true, "key %q is missing: the driver wants it", name)
+		}
+	}
+}
+
+// install says how to get a package. Distributions of Jumpstarter's drivers are
+// called as their packages are.
+func install(module string) string {
+	name, _, _ := strings.Cut(module, ".")
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(": pip install %s", strings.ReplaceAll(name, "_", "-"))
+}
+
+// child is the process for nodes with a setting. It is not started yet.
+func (h *Hosts) child(s driver.Hosting) (*child, error) {
+	python, err := h.interpreter(s.Python)
+	if err != nil {
+		return nil, err
+	}
+	key := host{python, s.User}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errors.New("the exporter ends")
+	}
+	c := h.children[key]
+	if c == nil {
+		c = newChild(h, key)
+		if h.children == nil {
+			h.children = map[host]*child{}
+		}
+		h.children[key] = c
+	}
+	return c, nil
+}
+
+// interpreter finds the interpreter.
+func (h *Hosts) interpreter(set string) (string, error) {
+	getenv := h.Getenv
+	if getenv == nil {
+		getenv = func(string) string { return "" }
+	}
+	why := "the config's python"
+	switch {
+	case set != "":
+	case getenv("JUMPLEAD_PYTHON") != "":
+		set, why = getenv("JUMPLEAD_PYTHON"), "JUMPLEAD_PYTHON"
+	case getenv("VIRTUAL_ENV") != "":
+		set, why = filepath.Join(getenv("VIRTUAL_ENV"), "bin", "python"), "VIRTUAL_ENV"
+	default:
+		set, why = "python3", ""
+	}
+	path, err := exec.LookPath(set)
+	switch {
+	case err == nil:
+		return path, nil
+	case why == "":
+		return "", errors.New("no python3 on the PATH to host it")
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("%s, %s, is not there", why, set)
+	}
+	return "", fmt.Errorf("%s: %w", why, err)
+}
+
+// Close ends all processes.
+func (h *Hosts) Close() {
+	h.mu.Lock()
+	h.closed = true
+	children := slices.Collect(maps.Values(h.children))
+	h.mu.Unlock()
+	var all sync.WaitGroup
+	for _, c := range children {
+		all.Go(c.close)
+	}
+	all.Wait()
+}
+
+// opener opens a hosted node.
+func (h *Hosts) opener(d *driver.Decl) func(context.Context, *driver.Env) (driver.Driver, error) {
+	decl := declare(d)
+	return func(ctx context.Context, env *driver.Env) (driver.Driver, error) {
+		env.OpenRefs(ctx)
+		c, err := h.child(d.Hosting)
+		if err != nil {
+			return driver.Driver{}, unavailable(err)
+		}
+		m := &hosted{mount: &mount{env: env}, child: c, decl: decl, types: types(d)}
+		m.down(errors.New("it was not opened yet"))
+		m.mount.again = m.again
+		if err := c.add(ctx, m); err != nil {
+			return driver.Driver{}, err
+		}
+		return driver.Driver{Impl: m}, nil
+	}
+}
+
+// types lists the types of a node and of those below it.
+func types(d *driver.Decl) []string {
+	list := []string{d.Type}
+	for i := range d.Children {
+		list = append(list, types(&d.Children[i])...)
+	}
+	return list
+}
+
+// declaration is a node as it is told to the process.
+type declaration struct {
+	Name        string            `json:"name"`
+	Type        string            `json:"type,omitempty"`
+	Ref         string            `json:"ref,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Methods     map[string]string `json:"methods,omitempty"`
+	Config      any               `json:"config,omitempty"`
+	Children    []declaration     `json:"children,omitempty"`
+}
+
+func declare(d *driver.Decl) declaration {
+	out := declaration{Name: d.Name, Type: d.Type, Ref: d.Ref, Description: d.Description, Methods: d.Methods}
+	if d.Config != nil {
+		out.Config = yamlNode(d.Config, 0)
+	}
+	for i := range d.Children {
+		out.Children = append(out.Children, declare(&d.Children[i]))
+	}
+	return out
+}
+
+// maxYAML is how deep a config may nest.
+const maxYAML = 100
+
+// yamlNode is a config in a form that leaves its meaning to Python's reader, for
+// which a scalar may be a date, and a key a number.
+func yamlNode(n *yaml.Node, depth int) any {
+	n = driver.Resolve(n)
+	if n == nil || depth > maxYAML {
+		return map[string]any{"text": "", "plain": true}
+	}
+	tag := ""
+	if n.Style&yaml.TaggedStyle != 0 {
+		tag = n.LongTag()
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		pairs := [][2]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			pairs = append(pairs, [2]any{yamlNode(n.Content[i], depth+1), yamlNode(n.Content[i+1], depth+1)})
+		}
+		return map[string]any{"map": pairs, "tag": tag}
+	case yaml.SequenceNode:
+		items := []any{}
+		for _, c := range n.Content {
+			items = append(items, yamlNode(c, depth+1))
+		}
+		return map[string]any{"list": items, "tag": tag}
+	}
+	const quoted = yaml.DoubleQuotedStyle | yaml.SingleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	return map[string]any{"text": n.Value, "plain": n.Style&quoted == 0, "tag": tag}
+}
