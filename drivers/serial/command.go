@@ -1,6 +1,7 @@
 package serial
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,13 +61,41 @@ func console(ctx context.Context, s *Client, in io.Reader, out io.Writer) error 
 		return fmt.Errorf("terminal: %w", err)
 	}
 	defer term.Restore(int(tty.Fd()), state)
-	line, err := s.Connect(ctx)
+
+	keys, left := make(chan []byte, 64), make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := make(chan error, 3)
+	// A read of a terminal cannot be interrupted: this one is left to the end of
+	// the process when something else ends the console.
+	go func() {
+		if err := read(ctx, tty, keys); err != nil {
+			ends <- err
+		}
+		close(left)
+	}()
+	// A user may also leave while the line is opened, where ctrl-C is but a key.
+	opening, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-left:
+			stop()
+		case <-opening.Done():
+		}
+	}()
+	line, err := s.Connect(opening)
 	if err != nil {
-		return err
+		select {
+		case <-left:
+			return nil
+		default:
+			return err
+		}
 	}
 	defer line.Close()
+	stop()
 
-	ends := make(chan error, 2)
 	go func() {
 		_, err := io.CopyBuffer(onlyWriter{out}, line, make([]byte, received))
 		if err == nil {
@@ -74,29 +103,14 @@ func console(ctx context.Context, s *Client, in io.Reader, out io.Writer) error 
 		}
 		ends <- err
 	}()
-	// A read of a terminal cannot be interrupted: this one is left to the end of
-	// the process when something else ends the console.
 	go func() {
-		var e escape
-		buf := make([]byte, typed)
-		for {
-			n, err := tty.Read(buf)
-			send, end := e.pass(buf[:n])
-			if len(send) > 0 {
-				if _, err := line.Write(send); err != nil {
-					ends <- err
-					return
-				}
-			}
-			if end || err == io.EOF {
-				ends <- nil
-				return
-			}
-			if err != nil {
+		for k := range keys {
+			if _, err := line.Write(k); err != nil {
 				ends <- err
 				return
 			}
 		}
+		ends <- nil
 	}()
 	select {
 	case err = <-ends:
@@ -104,6 +118,30 @@ func console(ctx context.Context, s *Client, in io.Reader, out io.Writer) error 
 		err = ctx.Err()
 	}
 	return err
+}
+
+// read hands out what is typed at a terminal, up to where the user leaves.
+func read(ctx context.Context, tty io.Reader, keys chan<- []byte) error {
+	defer close(keys)
+	var e escape
+	buf := make([]byte, typed)
+	for {
+		n, err := tty.Read(buf)
+		send, end := e.pass(buf[:n])
+		if len(send) > 0 {
+			select {
+			case keys <- bytes.Clone(send):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		switch {
+		case end || err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
 }
 
 // onlyWriter hides what else a writer can do: a copy to a file is to write what

@@ -2,8 +2,10 @@
 // and a module of a lab's own builds a jumplead with its own drivers:
 //
 //	func main() {
-//		specs := append(all.Specs(), mydriver.Spec)
-//		os.Exit(app.Main(context.Background(), app.OS(), specs...))
+//		proc := app.OS()
+//		proc.Commands = all.Commands()
+//		proc.Commands[myclass] = mydriver.Command
+//		os.Exit(app.Main(context.Background(), proc, append(all.Specs(), mydriver.Spec)...))
 //	}
 //
 // # Exit status

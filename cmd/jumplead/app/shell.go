@@ -130,6 +130,9 @@ func (p *program) direct(ctx context.Context, f shellFlags, s *shellEnv, interac
 	var logs sync.WaitGroup
 	logs.Go(func() { p.follow(following, c, f.logs) })
 	end = func() {
+		if f.logs { // what the last command has caused may be on its way
+			time.Sleep(logsLinger)
+		}
 		stop()
 		logs.Wait()
 		c.Close()
@@ -166,6 +169,9 @@ func (p *program) direct(ctx context.Context, f shellFlags, s *shellEnv, interac
 // readyLimit is how long an exporter may take to become ready: its hook before
 // the lease runs meanwhile.
 const readyLimit = 5 * time.Minute
+
+// logsLinger is for how long the log is shown after the shell has ended.
+const logsLinger = 50 * time.Millisecond
 
 // follow shows an exporter's log at standard error: that of its hooks, or all.
 func (p *program) follow(ctx context.Context, c *client.Client, all bool) {
