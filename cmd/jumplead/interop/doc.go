@@ -14,16 +14,19 @@
 // upstream mends it, the test says so. What only the stock exporter passes is
 // a fault of ours.
 //
-// There are three sets:
+// There are these sets:
 //
 //   - the cases of testdata/judge, a table that one long-lived Python process
-//     works through: reports, calls, streams, logs, status codes, TLS and
-//     passphrases, and the programs jmp and j;
+//     works through: reports, calls, streams, images in every packing, scripts,
+//     logs, status codes, TLS and passphrases, and the programs jmp and j;
 //   - upstream's client tests as they ship in its wheels. The pytest plugin
 //     testdata/foreign/foreign_exporter.py writes the driver objects of each
 //     test into an exporter config and starts the exporter under test where
 //     the test expected an exporter in its own process;
-//   - the process itself: signals, exit statuses, a port that is taken.
+//   - the process itself: signals, exit statuses, a port that is taken;
+//   - one large image, and the memory that it costs jumplead: 1 GiB, or as many
+//     as the environment variable JUMPLEAD_LARGE_GIB says. 3 are worth a try now
+//     and then; they want 7 GiB of disk and a minute more.
 //
 // The package holds no code, only tests. They need the capability "python":
 // a python3 of 3.11 or newer with the venv module, and a package index.

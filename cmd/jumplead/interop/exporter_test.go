@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,26 +80,31 @@ func needPython(t *testing.T) *pyenv.Env {
 // buildJumplead builds the program under test, once. It has the race
 // detector if the tests have it: what it finds makes the exit status 66.
 var buildJumplead = sync.OnceValues(func() (string, error) {
+	var flags []string
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "-race" && s.Value == "true" {
+				flags = append(flags, "-race")
+			}
+		}
+	}
+	return build("jumplead", flags...)
+})
+
+// build builds jumplead under a name of its own.
+func build(name string, flags ...string) (string, error) {
 	root, err := pyenv.Root()
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(scratch, "jumplead")
-	args := []string{"build", "-o", program}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" && s.Value == "true" {
-				args = append(args, "-race")
-			}
-		}
-	}
-	cmd := exec.Command("go", append(args, "./cmd/jumplead")...)
+	program := filepath.Join(scratch, name)
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", program}, flags, []string{"./cmd/jumplead"})...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/jumplead: %w: %s", err, out)
 	}
 	return program, nil
-})
+}
 
 func jumplead() (flavour, error) {
 	program, err := buildJumplead()
@@ -186,10 +192,15 @@ func start(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// exporter starts an exporter with these arguments of `run`.
-func (f flavour) exporter(args ...string) (*process, error) {
-	return start(exec.Command(f.program, append([]string{"run"}, args...)...))
+// run is a command that runs an exporter with these arguments of `run`.
+func (f flavour) run(args ...string) *exec.Cmd {
+	cmd := exec.Command(f.program, append([]string{"run"}, args...)...)
+	cmd.Env = environment()
+	return cmd
 }
+
+// exporter starts an exporter with these arguments of `run`.
+func (f flavour) exporter(args ...string) (*process, error) { return start(f.run(args...)) }
 
 // status waits for the end and returns the exit status, negative for a death
 // by a signal.

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
 // secret is the passphrase of the exporters that want one. It must be in no
@@ -28,7 +30,8 @@ type ruling struct {
 	Name    string
 	Defect  string // what the stock exporter does wrong
 	Shows   string // how that shows, as a regular expression
-	Outcome string // pass or fail
+	Needs   string // a capability of the machine
+	Outcome string // pass, fail or, if the capability is missing, absent
 	Text    string
 	Seconds float64
 }
@@ -81,6 +84,14 @@ func TestJudge(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
 					got, ok := hearings[i](t).rulings[c.Name]
+					if c.Needs != "" {
+						hwtest.NeedFunc(t, hwtest.Capability(c.Needs), func() error {
+							if got.Outcome == "absent" {
+								return errors.New(got.Text)
+							}
+							return nil
+						})
+					}
 					switch {
 					case !ok:
 						t.Fatalf("%s: the judge said nothing", c.Name)
@@ -102,7 +113,11 @@ func TestJudge(t *testing.T) {
 		t.Run("files left open/"+name, func(t *testing.T) {
 			t.Parallel()
 			h := hearings[i](t)
-			if h.after > h.before {
+			switch {
+			case h.after <= h.before:
+			case name == "python":
+				t.Logf("a defect of the stock exporter: transfers that failed leave files open, here %d", h.after-h.before)
+			default:
 				t.Errorf("%d files are open after the cases; %d were before", h.after, h.before)
 			}
 		})
@@ -184,7 +199,10 @@ func (f flavour) hear(ctx context.Context, python string) (_ *hearing, err error
 	lines := bufio.NewScanner(stdout)
 	lines.Buffer(nil, 1<<20)
 
-	var hello struct{ Config string }
+	var hello struct {
+		Config string
+		Env    map[string]string
+	}
 	if err := next(lines, &hello); err != nil {
 		return nil, fmt.Errorf("the judge: %w:\n%s", err, said.tail())
 	}
@@ -198,7 +216,7 @@ func (f flavour) hear(ctx context.Context, python string) (_ *hearing, err error
 	}
 
 	h := &hearing{rulings: map[string]ruling{}, logs: map[string]string{}}
-	where, running, err := f.serve(ctx, dir, harness, small)
+	where, running, err := f.serve(ctx, dir, harness, small, hello.Env)
 	defer func() {
 		for name, p := range running {
 			if serr := p.end(); serr != nil && err == nil {
@@ -270,8 +288,9 @@ type served struct {
 
 // serve starts the exporters: one with the harness, and small ones behind a
 // passphrase, TLS and a Unix socket. It returns what the judge must know of
-// them, and those that run, also if it fails.
-func (f flavour) serve(ctx context.Context, dir, harness, small string) (where map[string]string, running map[string]served, err error) {
+// them, and those that run, also if it fails. The exporter with the harness gets
+// env besides the environment of the others.
+func (f flavour) serve(ctx context.Context, dir, harness, small string, env map[string]string) (where map[string]string, running map[string]served, err error) {
 	ours, err := newAuthority("ours")
 	if err != nil {
 		return nil, nil, err
@@ -289,18 +308,23 @@ func (f flavour) serve(ctx context.Context, dir, harness, small string) (where m
 	ways := map[string]way{}
 	for name, how := range map[string]struct {
 		config string
+		env    map[string]string
 		args   []string
 		way    way
 	}{
-		"main":    {harness, []string{"--tls-grpc-insecure"}, way{}},
-		"guarded": {small, []string{"--tls-grpc-insecure", "--passphrase", secret}, way{passphrase: secret}},
-		"tls":     {small, []string{"--tls-cert", cert, "--tls-key", key}, way{tls: ours.trust()}},
+		"main":    {harness, env, []string{"--tls-grpc-insecure"}, way{}},
+		"guarded": {small, nil, []string{"--tls-grpc-insecure", "--passphrase", secret}, way{passphrase: secret}},
+		"tls":     {small, nil, []string{"--tls-cert", cert, "--tls-key", key}, way{tls: ours.trust()}},
 	} {
 		address, err := freePort()
 		if err != nil {
 			return nil, running, err
 		}
-		p, err := f.exporter(append([]string{"--exporter-config", how.config, "--tls-grpc-listener", address}, how.args...)...)
+		cmd := f.run(append([]string{"--exporter-config", how.config, "--tls-grpc-listener", address}, how.args...)...)
+		for name, value := range how.env {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+		p, err := start(cmd)
 		if err != nil {
 			return nil, running, err
 		}

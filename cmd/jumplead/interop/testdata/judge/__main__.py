@@ -4,7 +4,8 @@
     python judge            runs it
 
 When it runs, the judge first prints the config of the harness, in which it
-has filled in the addresses of its own sockets. Whoever started it starts the
+has filled in the addresses of its own sockets, and variables for the
+environment of the exporter that gets it. Whoever started it starts the
 exporters and answers with their addresses in one line of JSON. Then the judge
 prints a line of JSON for each case. Standard input stays open until the judge
 may end.
@@ -36,22 +37,22 @@ def say(**line):
 def table():
     import cases_call  # noqa: F401
     import cases_cli  # noqa: F401
+    import cases_network  # noqa: F401
     import cases_reach  # noqa: F401
+    import cases_shell  # noqa: F401
+    import cases_storage  # noqa: F401
     import cases_stream  # noqa: F401
     from table import ordered
 
     return ordered()
 
 
-def heart(e):
-    """What happened, without the groups that a client's tasks wrap it in."""
-    while isinstance(e, BaseExceptionGroup) and len(e.exceptions) == 1:
-        e = e.exceptions[0]
-    return e
-
-
 def attempt(case, judge):
     """Run one case, for no longer than LIMIT."""
+    if lack := judge.peers.lacks.get(case.needs):
+        return "absent", lack, 0
+    from client import heart
+
     done = queue.Queue()
 
     def run():
@@ -80,10 +81,12 @@ def attempt(case, judge):
 
 
 def main():
+    # The client's progress bars would be printed between the lines.
+    os.environ["TERM"] = "dumb"
     peers = Peers()
     try:
         text = (HERE.parent / "harness.yaml").read_text(encoding="utf-8")
-        say(config=string.Template(text).substitute(peers.names()))
+        say(config=string.Template(text).substitute(peers.names()), env=peers.environment())
         where = json.loads(sys.stdin.readline())
         # gRPC reads this once, when it is loaded.
         os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = where["ca"]
@@ -106,6 +109,6 @@ def main():
 if __name__ == "__main__":
     if sys.argv[1:] == ["--list"]:
         for c in table():
-            say(name=c.name, defect=c.defect or "", shows=c.shows or "")
+            say(name=c.name, defect=c.defect or "", shows=c.shows or "", needs=c.needs or "")
     else:
         main()

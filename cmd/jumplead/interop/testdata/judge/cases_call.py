@@ -21,6 +21,10 @@ POWER = "jumpstarter_driver_power.client.PowerClient"
 NETWORK = "jumpstarter_driver_network.client.NetworkClient"
 SERIAL = "jumpstarter_driver_pyserial.client.PySerialClient"
 COMPOSITE = "jumpstarter_driver_composite.client.CompositeClient"
+BUS = "jumpstarter_driver_network.client.DbusNetworkClient"
+VNC = "jumpstarter_driver_vnc.client.VNClient"
+SHELL = "jumpstarter_driver_shell.client.ShellClient"
+STORAGE = "jumpstarter_driver_opendal.client."
 
 
 def status(name):
@@ -40,6 +44,16 @@ TREE = [
     ("udp", "", NETWORK),
     ("unix", "", NETWORK),
     ("echo", "", NETWORK),
+    ("websocket", "", NETWORK),
+    ("bus", "", BUS),
+    ("vsock", "", NETWORK),
+    ("vnc", "", VNC),
+    ("tcp", "vnc", NETWORK),
+    ("flasher", "", STORAGE + "FlasherClient"),
+    ("mux", "", STORAGE + "StorageMuxClient"),
+    ("muxflasher", "", STORAGE + "StorageMuxFlasherClient"),
+    ("files", "", STORAGE + "OpendalClient"),
+    ("shell", "", SHELL),
     ("serial", "", SERIAL),
     ("slow", "", SERIAL),
     ("tty", "", SERIAL),

@@ -20,7 +20,7 @@ from pathlib import Path
 import grpc
 from anyio import EndOfStream
 from anyio.from_thread import start_blocking_portal
-from google.protobuf import empty_pb2, struct_pb2
+from google.protobuf import empty_pb2, json_format, struct_pb2
 from jumpstarter_protocol import jumpstarter_pb2, jumpstarter_pb2_grpc, router_pb2, router_pb2_grpc
 
 from jumpstarter.client import client_from_path
@@ -41,6 +41,8 @@ def value(v):
         return struct_pb2.Value(bool_value=v)
     if isinstance(v, (int, float)):
         return struct_pb2.Value(number_value=v)
+    if isinstance(v, (dict, list)):
+        return json_format.ParseDict(v, struct_pb2.Value())
     return struct_pb2.Value(string_value=v)
 
 
@@ -202,6 +204,16 @@ class Stream:
         return self.call.details()
 
 
+def within(portal, timeout, what, function, *args):
+    """What an async function returns, or a failure if it takes too long."""
+    future = portal.start_task_soon(function, *args)
+    try:
+        return future.result(timeout)
+    except FutureTimeout:
+        future.cancel()
+        raise AssertionError(f"{what}: nothing within {timeout} s") from None
+
+
 class Pipe:
     """A byte stream of the stock client, with deadlines."""
 
@@ -210,12 +222,7 @@ class Pipe:
         self.stream = stream
 
     def _wait(self, timeout, what, function, *args):
-        future = self.portal.start_task_soon(function, *args)
-        try:
-            return future.result(timeout)
-        except FutureTimeout:
-            future.cancel()
-            raise AssertionError(f"{what}: nothing within {timeout} s") from None
+        return within(self.portal, timeout, what, function, *args)
 
     def send(self, data, timeout=PATIENCE):
         self._wait(timeout, "send", self.stream.send, data)
@@ -368,11 +375,21 @@ def refused(what, codes, call, *args, **more):
     raise AssertionError(f"{what} = {got!r}; want {sorted(c.name for c in codes)}")
 
 
+def heart(e):
+    """What happened, without the groups that a client's tasks wrap it in."""
+    while isinstance(e, BaseExceptionGroup) and len(e.exceptions) == 1:
+        e = e.exceptions[0]
+    return e
+
+
 def raises(what, kind, call, *args):
     try:
         got = call(*args)
-    except kind as e:
-        return e
     except Exception as e:
+        e = heart(e)
+        if isinstance(e, kind):
+            return e
+        if isinstance(e, AssertionError):
+            raise e from None
         raise AssertionError(f"{what}: {type(e).__name__}: {e}; want {kind.__name__}") from None
     raise AssertionError(f"{what} = {got!r}; want {kind.__name__}")
