@@ -123,7 +123,7 @@ func (n *Node) Group(help string, commands ...*cobra.Command) *cobra.Command {
 		help = n.Description
 	}
 	g := &cobra.Command{Long: help, RunE: noCommand, Annotations: map[string]string{groupKey: n.Class}}
-	n.name(g)
+	Name(g, n.Name)
 	n.Add(g, commands...)
 	return g
 }
@@ -143,17 +143,17 @@ func (n *Node) Single(c *cobra.Command) *cobra.Command {
 	if n.Description != "" {
 		c.Long = n.Description
 	}
-	n.name(c)
+	Name(c, n.Name)
 	return c
 }
 
-// name gives a command the node's name, which may hold spaces: to cobra a name
-// ends at the first.
-func (n *Node) name(c *cobra.Command) {
+// Name gives a command a name that may hold spaces: to cobra a name ends at the
+// first. The words behind the old one in Use stay.
+func Name(c *cobra.Command, name string) {
 	_, args, _ := strings.Cut(c.Use, " ")
-	c.Use = strings.TrimSpace(strings.ReplaceAll(n.Name, " ", noBreak) + " " + args)
-	if strings.Contains(n.Name, " ") {
-		c.Aliases = append(c.Aliases, n.Name)
+	c.Use = strings.TrimSpace(strings.ReplaceAll(name, " ", noBreak) + " " + args)
+	if strings.Contains(name, " ") {
+		c.Aliases = append(c.Aliases, name)
 	}
 }
 
@@ -211,7 +211,7 @@ func (n *Node) unknown() *cobra.Command {
 			return fmt.Errorf("driver %q: no commands are known for its client class %q", n.Name, n.Class)
 		},
 	}
-	n.name(c)
+	Name(c, n.Name)
 	return c
 }
 

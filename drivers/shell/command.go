@@ -33,7 +33,8 @@ func Command(n *cli.Node) *cobra.Command {
 func method(n *cli.Node, s Interface, name string) *cobra.Command {
 	var vars []string
 	var status bool
-	c := &cobra.Command{Use: name + " [ARGS]...", Long: n.Methods[name], DisableFlagParsing: true}
+	c := &cobra.Command{Use: "_ [ARGS]...", Long: n.Methods[name], DisableFlagParsing: true}
+	cli.Name(c, name)
 	if c.Long == "" {
 		c.Long = fmt.Sprintf("Execute the %s shell method", name)
 	}

@@ -11,7 +11,9 @@
 // # Exit status
 //
 // 0 after TERM, INT, QUIT and HUP; 1 when a config cannot be loaded, the exporter
-// fails, or check finds mistakes; 2 when the program was called wrongly.
+// fails, or check finds mistakes; 2 when the program was called wrongly. A shell's
+// is that of what it ran, and 127 if there is no such program. That of j is the
+// Python client's: 1 for all that goes wrong, and 2 when it was interrupted.
 package app
 
 import (

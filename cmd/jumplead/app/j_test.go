@@ -48,6 +48,7 @@ export:
       methods:
         hello: {command: 'echo "hello $* $X"; echo oops >&2', description: Greets}
         fail: exit 3
+        two words: echo "$0"
         killed: kill -9 $$
   ssh:
     type: jumpstarter_driver_ssh.driver.SSHWrapper
@@ -258,6 +259,7 @@ func TestJ(t *testing.T) {
 		{"shell|hello|-e", 1, "", usageOf("j shell hello [OPTIONS] [ARGS]...", "Option '-e' requires an argument.")},
 		{"shell|hello|-e|PATH=x", 1, "", "Error: ..."},
 		{"shell|fail", 0, "", ""},
+		{"shell|two words", 0, "two words\n", ""},
 		{"shell|fail|--exit-status", 3, "", ""},
 		{"shell|killed|--exit-status", 137, "", ""},
 		{"shell|bogus", 1, "", usageOf("j shell [OPTIONS] COMMAND [ARGS]...", "No such command 'bogus'.")},
@@ -467,7 +469,7 @@ func TestJCompletion(t *testing.T) {
 		"dut ":                 "help main\u00a0rail power",
 		"power ":               "cycle off on read",
 		"dut power o":          "off on",
-		"shell ":               "fail hello killed",
+		"shell ":               "fail hello killed two\u00a0words",
 		"shell h":              "hello",
 		"power cycle --w":      "--wait",
 		"flasher flash --comp": "--compression",
