@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options) error {
 	s.End = func() (bool, string) {
 		return true, "this exporter is not leased: the session stays open for other clients"
 	}
-	defer closeWithin(closeGrace, s, log)
+	defer closeWithin(s, log)
 	if err := open(ctx, tree); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -244,7 +244,8 @@ func stop(srv *grpc.Server, conns *connections) {
 
 // closeWithin closes the drivers. One that does not come to an end is left to
 // the end of the process.
-func closeWithin(d time.Duration, s *session.Session, log *slog.Logger) {
+func closeWithin(s *session.Session, log *slog.Logger) {
+	d := max(closeGrace, s.Tree().Grace())
 	done := make(chan error, 1)
 	go func() { done <- guard(func() error { return s.Close(context.Background()) }) }()
 	t := time.NewTimer(d)

@@ -27,7 +27,8 @@
 // the same. So YAML is read as version 1.1 (see [driver.Scalar]), and what that
 // exporter ignores is ignored here, with a warning that has a place: keys that
 // it does not know, a ref beside a type, a description of a group. Anchors may
-// be kept under top-level keys that begin with "x-", which draw no warning.
+// be kept under top-level keys that begin with "x-", which draw no warning. One
+// of these keys is ours: x-jumplead says how nodes are run that are hosted.
 //
 // What makes the Python exporter refuse a file is an error here, too. So is,
 // unlike there, a mistake in an instance's own keys, which there turns the
@@ -174,6 +175,10 @@ func (r *reader) config(n *yaml.Node) *Config {
 	if !ok {
 		return nil
 	}
+	var ours *yaml.Node
+	if i := slices.IndexFunc(pairs, func(p driver.Pair) bool { return p.Name == extension }); i >= 0 {
+		ours = pairs[i].Value
+	}
 	pairs = slices.DeleteFunc(pairs, func(p driver.Pair) bool { return strings.HasPrefix(p.Name, "x-") })
 	top := r.known(pairs, "", "", "apiVersion", "kind", "metadata", "description", "motd", "export", "hooks", "endpoint",
 		"token", "tls", "grpcOptions", "failureDetection", "exitOnLeaseEnd", "alias", "path")
@@ -193,6 +198,9 @@ func (r *reader) config(n *yaml.Node) *Config {
 	if e := top["export"]; e != nil {
 		c.Export.Pos = r.pos(e)
 		c.Export.Children = r.children(e, "")
+	}
+	if ours != nil {
+		r.hosting(ours, &c.Export)
 	}
 	if h := top["hooks"]; h != nil {
 		r.hooks(h, &c.Hooks)
