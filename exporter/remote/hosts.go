@@ -198,13 +198,14 @@ func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 
 const (
 	groupClient = "jumpstarter_driver_composite.client.CompositeClient"
-	// stubClient is the class that clients use for what they cannot import.
-	stubClient = "jumpstarter.client.base.StubDriverClient"
+	// UnknownClient is reported where Python does not tell the class of a client. It
+	// is what clients use for what they cannot import.
+	UnknownClient = "jumpstarter.client.base.StubDriverClient"
 )
 
 // look asks Python for a driver, and says what is wrong with the declaration.
 func (s *survey) look(d *driver.Decl, names []string) look {
-	unknown := look{Client: stubClient}
+	unknown := look{Client: UnknownClient}
 	hint := driver.Hint(d.Type, slices.Sorted(maps.Keys(s.known)))
 	none := "no driver of type %q" + strings.ReplaceAll(hint, "%", "%%") + "; "
 	if s.known[d.Type] != nil {
@@ -241,7 +242,7 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 		return unknown
 	}
 	if info.Client == "" {
-		info.Client = stubClient
+		info.Client = UnknownClient
 	}
 	s.keys(d, names, info)
 	return info

@@ -122,7 +122,7 @@ type checkedNode struct {
 	Contract string   `json:"contract,omitempty"`
 	Client   string   `json:"client,omitempty"`
 	Claims   []string `json:"claims,omitempty"`
-	Status   string   `json:"status"` // ok, refused
+	Status   string   `json:"status"` // ok, refused; hosted: Python has it; unchecked: Python was not asked, or cannot tell
 }
 
 // unread is a file that cannot be read at all.
@@ -151,9 +151,12 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 	cfg, problems := config.Parse(name, text, p.getenv)
 	f := checkedFile{File: name, Problems: []checkProblem{}, Nodes: []checkedNode{}}
 	var tree *driver.Tree
+	hosted := &hostedNodes{Hosts: p.hosts(nil)}
+	hosted.Checking = true
+	defer hosted.Close()
 	if cfg != nil {
 		o := exporter.Options{Namespace: cfg.Namespace, Name: cfg.Name, Export: cfg.Export,
-			Driver: driver.Options{Specs: p.specs, Host: p.Host}}
+			Driver: driver.Options{Specs: p.specs, Host: p.Host, Mounts: hosted.Mounts}}
 		var more driver.Problems
 		tree, more = o.Plan()
 		problems = append(problems, more...)
@@ -193,17 +196,20 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 		}
 		var list func(decls []driver.Decl, above string)
 		list = func(decls []driver.Decl, above string) {
-			for _, d := range decls {
+			for i := range decls {
+				d := &decls[i]
 				if len(f.Nodes) == maxListed {
 					return
 				}
-				n := checkedNode{Path: above + d.Name, Type: d.Type, Ref: d.Ref, Status: "ok"}
+				n := checkedNode{Path: above + d.Name, Type: d.Type, Ref: d.Ref, Status: hosted.status(d)}
 				n.Claims = claims[n.Path]
 				if refused[n.Path] {
 					n.Status = "refused"
 				}
 				// What has no type that can be read is no group for it.
-				if s := specs[d.Type]; s != nil && d.Ref == "" && (d.Type != "" || !refused[n.Path]) {
+				if s, ok := hosted.specs[d]; ok {
+					n.Contract, n.Client = s.Contract.Name, s.Contract.Client
+				} else if s := specs[d.Type]; s != nil && d.Ref == "" && (d.Type != "" || !refused[n.Path]) {
 					n.Type, n.Contract, n.Client = s.Type, s.Contract.Name, s.Contract.Client
 				}
 				f.Nodes = append(f.Nodes, n)

@@ -168,7 +168,9 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	if cfg != nil { // what is wrong with the drivers is told together with the rest
 		o.Namespace, o.Name, o.MOTD, o.Export = cfg.Namespace, cfg.Name, cfg.MOTD, cfg.Export
 		o.Hooks = cfg.Hooks
-		o.Driver = driver.Options{Specs: p.specs, Host: p.Host}
+		hosts := p.hosts(log)
+		defer hosts.Close()
+		o.Driver = driver.Options{Specs: p.specs, Host: p.Host, Mounts: hosts.Mounts}
 		_, more := o.Plan()
 		problems = append(problems, more...)
 		problems.Sort()
