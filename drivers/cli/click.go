@@ -143,6 +143,9 @@ func (c Choice) String() string {
 	return *c.Value
 }
 
+// Completions are what a shell completes the value with.
+func (c Choice) Completions() []string { return c.Words }
+
 func (c Choice) Type() string { return "[" + strings.Join(c.Words, "|") + "]" }
 
 func (c Choice) Set(word string) error {
@@ -213,6 +216,12 @@ func finish(c *cobra.Command) {
 	case c.Args == nil:
 		c.Args = CheckArgs
 	}
+	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if v, ok := f.Value.(interface{ Completions() []string }); ok {
+			// It fails for one that is registered already, which is as good.
+			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(v.Completions(), cobra.ShellCompDirectiveNoFileComp))
+		}
+	})
 	for _, sub := range c.Commands() {
 		finish(sub)
 	}

@@ -654,3 +654,17 @@ func TestLargeAnswers(t *testing.T) {
 		t.Errorf("echo(6 MB) = %v; want an error about its size", err)
 	}
 }
+
+// Without FailFast Dial waits for the exporter, with it the absence is told.
+func TestDialAbsent(t *testing.T) {
+	socket := "unix:" + filepath.Join(t.TempDir(), "s")
+	_, err := client.Dial(t.Context(), socket, client.Options{FailFast: true})
+	if driver.Classify(err) != driver.Unavailable {
+		t.Errorf("Dial(FailFast) = %v (%v); want %v", err, driver.Classify(err), driver.Unavailable)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := client.Dial(ctx, socket, client.Options{}); driver.Classify(err) != driver.Timeout || ctx.Err() == nil {
+		t.Errorf("Dial() = %v (%v) before the context is done: %v; want %v, then", err, driver.Classify(err), ctx.Err() == nil, driver.Timeout)
+	}
+}

@@ -157,7 +157,8 @@ func (l logLevel) String() string { return "" }
 func (l logLevel) choice() cli.Choice {
 	return cli.Choice{Value: l.value, Words: []string{"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}}
 }
-func (l logLevel) Type() string { return l.choice().Type() }
+func (l logLevel) Type() string          { return l.choice().Type() }
+func (l logLevel) Completions() []string { return l.choice().Completions() }
 
 func (l logLevel) Set(name string) error {
 	err := l.choice().Set(name)

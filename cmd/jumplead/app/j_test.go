@@ -464,15 +464,17 @@ func TestJPipe(t *testing.T) {
 func TestJCompletion(t *testing.T) {
 	b := newBench(t)
 	for args, want := range map[string]string{
-		"":                     "card completion dut echo files flasher",
-		"po":                   "power",
-		"dut ":                 "help main\u00a0rail power",
-		"power ":               "cycle off on read",
-		"dut power o":          "off on",
-		"shell ":               "fail hello killed two\u00a0words",
-		"shell h":              "hello",
-		"power cycle --w":      "--wait",
-		"flasher flash --comp": "--compression",
+		"":                             "card completion dut echo files flasher",
+		"po":                           "power",
+		"dut ":                         "help main\u00a0rail power",
+		"power ":                       "cycle off on read",
+		"dut power o":                  "off on",
+		"shell ":                       "fail hello killed two\u00a0words",
+		"shell h":                      "hello",
+		"power cycle --w":              "--wait",
+		"flasher flash --comp":         "--compression",
+		"flasher flash --compression ": "gzip xz bz2 zstd",
+		"--log-level ":                 "DEBUG INFO",
 	} {
 		words := strings.Split(args, " ")
 		got := b.run("", append([]string{"__complete"}, words...)...)
