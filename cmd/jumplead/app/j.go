@@ -137,7 +137,7 @@ func (p *program) commandsOf(root *cli.Node) *cobra.Command {
 	}}, "log-level", "Set the log level")
 	if !slices.ContainsFunc(c.Commands(), func(c *cobra.Command) bool { return c.Name() == "completion" }) {
 		c.AddCommand(&cobra.Command{
-			Use: "completion SHELL", Long: "Print what makes a shell complete these commands: " + strings.Join(shells, ", "),
+			Use: "completion SHELL", Long: "Print what makes a shell complete these commands: " + strings.Join(shells, ", ") + "\n\nbash needs its package bash-completion for it.",
 			ValidArgs: shells,
 			RunE: func(sub *cobra.Command, args []string) error {
 				return cli.Usage(sub, "Invalid value for 'SHELL': '%s' is not one of '%s'.", args[0], strings.Join(shells, "', '"))
