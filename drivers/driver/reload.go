@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -110,12 +111,19 @@ func (r *reload) plan(t *Tree, root Decl) (*Tree, Reloaded, Problems) {
 	for again := true; again; {
 		again = false
 		for n := range maps.Keys(stays) {
-			for dep := range n.uses {
-				if u := dep.unit(); u != nil && stays[u] == nil {
-					delete(stays, n)
-					again = true
+			refs := 0
+			for u := range n.uses {
+				if refs++; stays[u] == nil {
+					refs = -1
 					break
 				}
+			}
+			for range stays[n].uses {
+				refs--
+			}
+			if refs != 0 { // a group that it refers to may have lost some
+				delete(stays, n)
+				again = true
 			}
 		}
 	}
@@ -163,10 +171,8 @@ func (r *reload) hold(n *Node) {
 		return
 	}
 	r.held[n] = true
-	for dep := range n.uses {
-		if u := dep.unit(); u != nil {
-			r.hold(u)
-		}
+	for u := range n.uses {
+		r.hold(u)
 	}
 }
 
@@ -213,25 +219,20 @@ func (r *reload) commit(ctx context.Context, old, next *Tree, put func(*Tree)) {
 		}
 		<-n.turn // nobody opens it before the old ones are closed
 	}
+	next.leaving.Add(1)
 	put(next)
-	var groups []*Node
+	var going []*Node // parents first, as when a tree is closed
 	for _, n := range old.nodes {
-		if n.Spec.Role == Group && n.unit() == nil {
-			groups = append(groups, n)
+		if u := n.unit(); u == nil && n.Spec.Role == Group || slices.Contains(r.going, u) {
+			going = append(going, n)
 		}
 	}
-	for _, u := range append(groups, r.going...) {
-		nodes := []*Node{u}
-		if u.unit() != nil {
-			nodes = slices.Collect(u.upward())
-			slices.Reverse(nodes) // parents first, as when a tree is closed
-		}
-		for _, n := range nodes {
-			if err := n.shut(ctx); err != nil {
-				old.opt.Log.Error("reload", "error", err)
-			}
+	for _, err := range shut(ctx, going) {
+		if err != nil {
+			old.opt.Log.Error("reload", "error", err)
 		}
 	}
+	next.leaving.Done()
 	for _, n := range r.fresh {
 		n.turn <- struct{}{}
 	}
@@ -239,7 +240,9 @@ func (r *reload) commit(ctx context.Context, old, next *Tree, put func(*Tree)) {
 		if n.target != nil {
 			continue
 		}
-		if _, err := n.Driver(ctx); err != nil && !missing(ctx, err) {
+		var err error
+		panicked := n.guard("open", func() error { _, err = n.Driver(ctx); return nil })
+		if err = cmp.Or(panicked, err); err != nil && !missing(ctx, err) {
 			old.opt.Log.Error("reload: trying again when it is asked for", "error", err)
 		}
 	}
@@ -301,13 +304,23 @@ func (n *Node) unit() (u *Node) {
 // leads reports whether a node has something to lose when it is closed.
 func (s *Spec) leads() bool { return s.Role == Leaf || s.Role == Mounting }
 
-// uses lists the nodes that a unit refers to.
+// uses lists the units that a unit refers to, also through groups.
 func (n *Node) uses(yield func(*Node) bool) {
 	for c := range n.upward() {
-		if t := c.Resolve(); t != c && !yield(t) {
+		if c.target != nil && !c.serving(yield) {
 			return
 		}
 	}
+}
+
+// serving lists the units that a node stands for: the one that it is part of, or
+// those in a group.
+func (n *Node) serving(yield func(*Node) bool) bool {
+	n = n.Resolve()
+	if u := n.unit(); u != nil {
+		return yield(u)
+	}
+	return !slices.ContainsFunc(n.Children, func(c *Node) bool { return !c.serving(yield) })
 }
 
 // key is the node's path in a form that names cannot forge.

@@ -1,11 +1,14 @@
 package driver_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 )
@@ -33,6 +36,15 @@ func TestReload(t *testing.T) {
 		{name: "what a driver refers to", before: "a: {type: t.Device, children: {c: {ref: b}}}\nb: {type: t.Device}",
 			after: "a: {type: t.Device, children: {c: {ref: b}}}\nb: {type: t.Device, config: {rate: 3}}",
 			want:  "[] [a b] [] []", notes: "close a, close b, open a, open b"},
+		{name: "a group that a driver refers to", before: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device}}}",
+			after: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device, config: {rate: 3}}}}",
+			want:  "[] [a g.b] [] []", notes: "close a, close g.b, open a, open g.b"},
+		{name: "a group that a driver refers to, one less", before: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device}, d: {type: t.Device}}}",
+			after: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device}}}",
+			want:  "[] [a] [g.d] []", notes: "close a, close g.d, open a"},
+		{name: "in use through a group", before: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device}}}",
+			after: "a: {type: t.Device, children: {c: {ref: g}}}\ng: {children: {b: {type: t.Device, config: {rate: 3}}}}", busy: []string{"a"},
+			want: "[] [] [] [g.b]"},
 		{name: "what a group refers to", before: "a: {children: {c: {ref: b}}}\nb: {type: t.Device}", after: "a: {children: {c: {ref: d}}}\nd: {type: t.Device}",
 			want: "[d] [] [b] []", notes: "close b, open d"},
 
@@ -102,6 +114,9 @@ func TestReload(t *testing.T) {
 					t.Errorf("Node(%v) = %v, %v; want %s", n.UUID, got, ok, n.Path)
 				}
 				for _, c := range n.Children {
+					if c.Resolve().Spec.Type != "t.Device" {
+						continue
+					}
 					if got, err := driver.Invoke[string](t.Context(), n.Caller(), "ask", c.Name); got != c.Resolve().Path || err != nil {
 						t.Errorf("%s.ask(%s) = %q, %v; want %q", n.Path, c.Name, got, err, c.Resolve().Path)
 					}
@@ -127,6 +142,79 @@ func TestReload(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a reload is closing is closed when the new tree is, and one that takes its
+// time does not keep the others from it.
+func TestReloadClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		tree, did := enders(t, ender{close: func() error { <-free; return nil }})
+		put, reloaded := make(chan *driver.Tree, 1), make(chan struct{})
+		go func() {
+			defer close(reloaded)
+			tree.Reload(t.Context(), driver.Decl{}, func(next *driver.Tree) { put <- next })
+		}()
+		next := <-put
+		closed := make(chan error, 1)
+		go func() { closed <- next.Close() }()
+		<-time.After(time.Second) // of the bubble: every time-out has passed
+		synctest.Wait()
+		if got, want := did(), "close a, close c"; got != want {
+			t.Errorf("Reload() did %q while b was stuck; want %q", got, want)
+		}
+		select {
+		case err := <-closed:
+			t.Errorf("Close() = %v while b was stuck; want it to wait", err)
+			close(free)
+			<-reloaded
+			return
+		default:
+		}
+		close(free)
+		<-reloaded
+		<-closed // the root was still waiting for b
+	})
+}
+
+// A node that is being reset is in use.
+func TestReloadReset(t *testing.T) {
+	resetting, free := make(chan struct{}), make(chan struct{})
+	tree, did := enders(t, ender{close: func() error { return nil }, reset: func() { close(resetting); <-free }})
+	reset := make(chan error, 1)
+	go func() { reset <- tree.Reset(t.Context()) }()
+	<-resetting
+	next, done, problems := tree.Reload(t.Context(), driver.Decl{}, func(*driver.Tree) {})
+	if next == nil || fmt.Sprint(done.Busy) != "[b]" {
+		t.Errorf("Reload() during a reset = %+v, %v; want b in use", done, problems)
+	}
+	close(free)
+	if err := <-reset; err != nil {
+		t.Errorf("Reset() = %v; want nil", err)
+	}
+	// c was closed before its turn came.
+	if got, want := did(), "reset a, close a, close c"; got != want {
+		t.Errorf("Reset() and Reload() did %q; want %q", got, want)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A driver that panics when it is opened leaves the others alone.
+func TestReloadPanic(t *testing.T) {
+	r := &rig{open: map[string]func(context.Context, *driver.Env) error{"a": func(context.Context, *driver.Env) error { panic("oops") }}}
+	tree := r.plan(t, "{}")
+	next, done, problems := tree.Reload(t.Context(), decl(t, "a: {type: t.Device}\nb: {type: t.Device}"), func(*driver.Tree) {})
+	if got, want := fmt.Sprint(done.Added), "[a b]"; next == nil || got != want {
+		t.Fatalf("Reload() added %s, %v; want %s", got, problems, want)
+	}
+	if got, want := r.happened(), "open b"; got != want {
+		t.Errorf("Reload() did: %s; want: %s", got, want)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

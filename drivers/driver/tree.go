@@ -68,6 +68,7 @@ type Tree struct {
 	life    context.Context // done once the tree is closed: opening must not outlive it
 	end     context.CancelFunc
 	closing sync.Mutex
+	leaving sync.WaitGroup // the reload that closes what this tree has left behind
 }
 
 // Node is one place in the tree.
@@ -651,9 +652,17 @@ func (t *Tree) Close() error {
 	t.end()
 	grace, cancel := context.WithTimeout(context.Background(), openGrace)
 	defer cancel()
-	errs := make([]error, len(t.nodes))
+	errs := shut(grace, t.nodes)
+	t.leaving.Wait()
+	return errors.Join(errs...)
+}
+
+// shut closes nodes in this order, and returns when all are closed. One that takes
+// its time does not keep the others from closing.
+func shut(grace context.Context, nodes []*Node) []error {
+	errs := make([]error, len(nodes))
 	var all sync.WaitGroup
-	for i, n := range t.nodes {
+	for i, n := range nodes {
 		done := make(chan struct{})
 		all.Go(func() {
 			defer close(done)
@@ -667,7 +676,7 @@ func (t *Tree) Close() error {
 		turn.Stop()
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	return errs
 }
 
 // shut closes a node's own driver.
@@ -715,17 +724,19 @@ func (n *Node) take(ctx context.Context) bool {
 }
 
 // Reset resets every [Resetter], children before their parents, and returns all
-// errors. Nodes that are absent have nothing to reset.
+// errors. Nodes that are absent, or closed by a reload, have nothing to reset.
 func (t *Tree) Reset(ctx context.Context) error {
 	var errs []error
 	for n := range t.Root.upward() {
-		d := n.open.Load()
-		if d == nil {
+		if n.target != nil || n.Use() != nil {
 			continue
 		}
-		if r, ok := d.Impl.(Resetter); ok {
-			errs = append(errs, n.guard("reset", func() error { return r.Reset(ctx) }))
+		if d := n.open.Load(); d != nil {
+			if r, ok := d.Impl.(Resetter); ok {
+				errs = append(errs, n.guard("reset", func() error { return r.Reset(ctx) }))
+			}
 		}
+		n.Release()
 	}
 	return errors.Join(errs...)
 }
