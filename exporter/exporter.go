@@ -115,7 +115,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 		return fmt.Errorf("open drivers: %w", err)
 	}
-	defer o.reloads(ctx, s, log)()
+	defer o.reloads(ctx, s)()
 
 	opts := append(rpc.ServerOptions(), grpc.ConnectionTimeout(helloLimit))
 	if o.Passphrase != "" {

@@ -2,7 +2,6 @@ package exporter
 
 import (
 	"context"
-	"log/slog"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/session"
@@ -21,7 +20,7 @@ type Reload struct {
 
 // reloads reloads what is asked for, one after the other, until the context is
 // done or stop is called.
-func (o Options) reloads(ctx context.Context, s *session.Session, log *slog.Logger) (stop func()) {
+func (o Options) reloads(ctx context.Context, s *session.Session) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -29,7 +28,7 @@ func (o Options) reloads(ctx context.Context, s *session.Session, log *slog.Logg
 		for {
 			select {
 			case r := <-o.Reload:
-				r.reload(ctx, s, log)
+				r.reload(ctx, s)
 			case <-ctx.Done():
 				return
 			}
@@ -43,21 +42,23 @@ func (o Options) reloads(ctx context.Context, s *session.Session, log *slog.Logg
 
 // reload exchanges what a session serves. It returns when that is done, or when
 // the context is, which ends the opening of drivers.
-func (r Reload) reload(ctx context.Context, s *session.Session, log *slog.Logger) {
+func (r Reload) reload(ctx context.Context, s *session.Session) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var what driver.Reloaded
+		var problems driver.Problems
 		err := guard(func() error {
-			next, what, problems := s.Tree().Reload(ctx, r.Export, s.SetTree)
-			if next != nil {
+			var next *driver.Tree
+			if next, what, problems = s.Tree().Reload(ctx, r.Export, s.SetTree); next != nil {
 				s.SetMOTD(r.MOTD)
 			}
-			r.Done(what, problems)
 			return nil
 		})
-		if err != nil {
-			log.Error("reload", "error", err)
+		if err != nil { // a mistake of ours; whoever waits must not wait for ever
+			problems = driver.Problems{{Pos: r.Export.Pos, Text: err.Error()}}
 		}
+		r.Done(what, problems)
 	}()
 	select {
 	case <-done:

@@ -111,3 +111,50 @@ func TestReloadStuck(t *testing.T) {
 		t.Errorf("Run() ended after %v; want it not to wait for the driver", took)
 	}
 }
+
+// What a reload is closing when the exporter ends is closed, though one hangs.
+func TestReloadEnd(t *testing.T) {
+	h := newHarness(t)
+	o := h.options()
+	reloads := make(chan exporter.Reload)
+	o.Reload = reloads
+	h.closing = func(path string) error {
+		if path == "a" {
+			h.hang()
+		}
+		return nil
+	}
+	r := run(t, o)
+	reloads <- exporter.Reload{Done: func(driver.Reloaded, driver.Problems) {}}
+	drivertest.Until(t, "a is being closed", func() bool { return h.stuck.Load() == 1 })
+	r.stop()
+	if got, want := fmt.Sprint(h.history()), "[open a open b close a close b]"; got != want {
+		t.Errorf("happened: %s; want %s", got, want)
+	}
+}
+
+// Whoever asked for a reload is told its end, also when that was a panic.
+func TestReloadPanic(t *testing.T) {
+	h := newHarness(t)
+	o := h.options()
+	reloads := make(chan exporter.Reload)
+	o.Reload = reloads
+	o.Driver.Mounts = func(root *driver.Decl, _ map[string]*driver.Spec) (map[*driver.Decl]driver.Spec, driver.Problems) {
+		if len(root.Children) == 0 {
+			panic("oops")
+		}
+		return nil, nil
+	}
+	r := run(t, o)
+	defer r.stop()
+	told := make(chan driver.Problems, 1)
+	reloads <- exporter.Reload{Done: func(_ driver.Reloaded, p driver.Problems) { told <- p }}
+	select {
+	case p := <-told:
+		if err := p.Err(); err == nil || !strings.Contains(err.Error(), "panic: oops") {
+			t.Errorf("reload = %v; want the panic", err)
+		}
+	case <-soon(t).Done():
+		t.Fatal("nobody was told what became of the reload")
+	}
+}
