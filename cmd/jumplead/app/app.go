@@ -50,6 +50,10 @@ type Proc struct {
 	Commands cli.Table // of the drivers' clients, for j
 
 	Executable string // path of the program's file, which hooks call as j; "" is none
+
+	// Unsetenv takes a variable out of what programs inherit that are started,
+	// which Env is only a copy of; nil when that is nobody's business.
+	Unsetenv func(key string) error
 }
 
 // Exit statuses.
@@ -108,6 +112,12 @@ func (p *program) unsetenv(keys ...string) {
 		k, _, _ := strings.Cut(kv, "=")
 		return slices.Contains(keys, k)
 	})
+	if p.Unsetenv == nil {
+		return
+	}
+	for _, k := range keys {
+		_ = p.Unsetenv(k) // fails for impossible names only
+	}
 }
 
 // Main runs the program and returns its exit status. It ends when the context
@@ -214,6 +224,6 @@ func OS() Proc {
 		Journal:  journal(os.Stderr),
 		Host:     board(),
 
-		Executable: self,
+		Executable: self, Unsetenv: os.Unsetenv,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -25,7 +26,7 @@ type supervisor struct {
 func (p *program) supervise(log *slog.Logger) *supervisor {
 	s := &supervisor{socket: p.getenv("NOTIFY_SOCKET"), log: log}
 	if pid := p.getenv("WATCHDOG_PID"); pid == "" || pid == strconv.Itoa(os.Getpid()) {
-		if usec, err := strconv.ParseInt(p.getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
+		if usec, err := strconv.ParseInt(p.getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 && usec <= math.MaxInt64/1000 {
 			s.watchdog = time.Duration(usec) * time.Microsecond
 		}
 	}
@@ -35,6 +36,10 @@ func (p *program) supervise(log *slog.Logger) *supervisor {
 	}
 	return s
 }
+
+// notifyLimit is how long a manager may take to make room for a datagram. One that
+// is stuck must not keep the exporter from serving, nor from ending.
+const notifyLimit = time.Second
 
 // notify sends lines such as READY=1. A manager that cannot be reached is
 // logged: there is nothing else to be done about it.
@@ -49,6 +54,7 @@ func (s *supervisor) notify(lines ...string) {
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err == nil {
 		defer c.Close()
+		_ = c.SetWriteDeadline(time.Now().Add(notifyLimit))
 		_, err = c.Write([]byte(strings.Join(lines, "\n")))
 	}
 	if err != nil {

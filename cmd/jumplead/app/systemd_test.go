@@ -57,6 +57,7 @@ func TestSupervise(t *testing.T) {
 		{"nobody to tell", []string{"WATCHDOG_USEC=3000000"}, 0},
 		{"nonsense", []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=soon"}, 0},
 		{"never", []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=0"}, 0},
+		{"longer than a duration", []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=9223372036854775807"}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &program{Proc: &Proc{Env: append([]string{"HOME=/root"}, tt.env...)}}
@@ -86,6 +87,54 @@ func TestNotify(t *testing.T) {
 	s.notify("READY=1")
 	if !strings.Contains(log.String(), "the service manager cannot be told") {
 		t.Errorf("notify() to nobody logged %q; want a warning", &log)
+	}
+}
+
+// What the program starts, such as a hook, does not inherit the manager's variables.
+func TestUnsetenv(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/none")
+	t.Setenv("WATCHDOG_USEC", "1000000")
+	proc := OS()
+	p := &program{Proc: &proc}
+	if s := p.supervise(slog.New(slog.DiscardHandler)); s.socket != "/run/none" || s.watchdog != time.Second {
+		t.Errorf("supervise() = %q, %v; want what the environment says", s.socket, s.watchdog)
+	}
+	for _, k := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC"} {
+		if v, ok := os.LookupEnv(k); ok {
+			t.Errorf("programs inherit %s=%s; want it gone", k, v)
+		}
+	}
+}
+
+// A manager that does not read does not hold us up.
+func TestNotifyStuck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager(t, path)
+	full, err := net.Dial("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = full.Write([]byte("x"))
+	}
+	var log bytes.Buffer
+	s := &supervisor{socket: path, log: slog.New(slog.NewTextHandler(&log, nil))}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.notify("STOPPING=1")
+	}()
+	select {
+	case <-done:
+		if !strings.Contains(log.String(), "i/o timeout") {
+			t.Errorf("notify() logged %q; want a time-out", &log)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("notify() still waits after 10s")
 	}
 }
 
