@@ -173,7 +173,7 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 		}
 	})
 	r.reading.Go(func() {
-		read(out, master, p.Exited())
+		read(out, master, p.Exited(), hurry)
 		close(taken)
 		_, _ = io.Copy(io.Discard, master) // whoever is left may go on writing
 	})
@@ -196,10 +196,13 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 // read passes on what a program writes to its terminal: all that is there until
 // the program has ended and the terminal is closed, and if it is not, what comes
 // until the deadline.
-func read(out *lines, master *os.File, exited <-chan struct{}) {
+func read(out *lines, master *os.File, exited, hurry <-chan struct{}) {
 	defer out.flush()
 	if _, err := io.Copy(out, master); !errors.Is(err, os.ErrDeadlineExceeded) {
-		<-exited // it has closed its streams, and may open others
+		select { // it has closed its streams, and may open others
+		case <-exited:
+		case <-hurry: // it may be in the kernel's hands for ever
+		}
 	}
 	_ = master.SetReadDeadline(time.Time{})
 	// The kernel is done with the output of a program that has ended when it says
