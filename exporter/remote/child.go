@@ -40,6 +40,8 @@ type child struct {
 	life context.Context
 	gone chan struct{} // closed when nothing is left of it
 
+	forget atomic.Bool // what has failed before
+
 	mu      sync.Mutex
 	started bool
 	run     *run          // the process that is ready, or nil
@@ -146,6 +148,10 @@ func (c *child) keep() {
 			}
 			select {
 			case <-r.exited:
+			case <-r.conn.broken: // mostly because it is about to end
+				if !r.wait(killGrace) {
+					r.fail(errors.New("the connection to the process of hosted drivers broke"))
+				}
 			case <-c.life.Done():
 			}
 			c.mu.Lock()
@@ -156,6 +162,9 @@ func (c *child) keep() {
 		}
 		if c.life.Err() != nil {
 			break
+		}
+		if c.forget.Swap(false) {
+			p = pauses{}
 		}
 		pause := p.after(time.Since(began))
 		c.log().Error("the process of hosted drivers has ended; starting it again", "driver", "python", "error", err, "pause", pause)
@@ -217,7 +226,7 @@ func (m *hosted) open(r *run) {
 		return
 	}
 	m.child.mu.Lock()
-	wanted := slices.Contains(m.child.mounts, m)
+	wanted := slices.Contains(m.child.mounts, m) && m.child.run == r
 	m.child.mu.Unlock()
 	if !wanted {
 		return

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,10 @@ const causeLimit = 2 * time.Second
 
 // cause is why the connection broke, for an error that says that it did.
 func (c *conn) cause(err error) error {
-	if status.Code(err) != codes.Unavailable {
+	switch st := status.Convert(err); {
+	case st.Code() == codes.Unavailable, st.Code() == codes.Canceled:
+	case st.Code() == codes.Internal && strings.Contains(st.Message(), io.ErrUnexpectedEOF.Error()): // in a message
+	default:
 		return err
 	}
 	select {
@@ -232,7 +236,11 @@ func (c *caller) node(ctx context.Context) (*client.Node, error) {
 type explained struct{ link }
 
 func (e explained) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return rpc.Status(e.Cause(e.link.Invoke(ctx, method, args, reply, opts...)))
+	err := e.link.Invoke(ctx, method, args, reply, opts...)
+	if ctx.Err() == nil {
+		err = e.Cause(err)
+	}
+	return rpc.Status(err)
 }
 
 func (c *caller) Call(ctx context.Context, method string, args ...any) (any, error) {
