@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -156,5 +157,50 @@ func TestReloadPanic(t *testing.T) {
 		}
 	case <-soon(t).Done():
 		t.Fatal("nobody was told what became of the reload")
+	}
+}
+
+// Calls that meet a reload are served by what was before it, or by what is after it.
+func TestReloadUnderCalls(t *testing.T) {
+	h := newHarness(t)
+	o := h.options()
+	reloads := make(chan exporter.Reload)
+	o.Reload = reloads
+	r := run(t, o)
+	defer r.stop()
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 4 {
+		n := find(t, r.dial(client.Options{}), "a")
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := n.Call(soon(t), "echo", 1); err != nil {
+					t.Errorf("echo() during a reload = %v; want no error", err)
+				}
+			}
+		})
+	}
+	changed := 0
+	for i := 1; i < 300 || changed == 0 && i < 1e5; i++ {
+		done := make(chan struct{})
+		reloads <- exporter.Reload{Export: driver.Decl{Children: []driver.Decl{{Name: "a", Type: "fake.Device", Description: fmt.Sprint(i % 10)}}},
+			Done: func(what driver.Reloaded, p driver.Problems) {
+				changed += len(what.Changed)
+				if err := p.Err(); err != nil {
+					t.Errorf("reload = %v; want no error", err)
+				}
+				close(done)
+			}}
+		<-done
+	}
+	close(stop)
+	callers.Wait()
+	if changed == 0 {
+		t.Error("no reload found the node free")
 	}
 }

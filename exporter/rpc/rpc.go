@@ -226,13 +226,19 @@ func (s *server) node(id string) (*driver.Node, error) {
 	return s.use(id)
 }
 
-// use finds a driver, which has to be released.
-func (s *server) use(id string) (*driver.Node, error) {
-	n, err := s.s.Node(id)
-	if err != nil {
-		return nil, err
+// use finds a driver, which has to be released. One that a reload is closing has a
+// successor within a moment, or is not known any more.
+func (s *server) use(id string) (n *driver.Node, err error) {
+	for range 20 {
+		if n, err = s.s.Node(id); err != nil {
+			return nil, err
+		}
+		if err = n.Use(); err == nil {
+			return n, nil
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return n, n.Use()
+	return nil, err
 }
 
 func (s *server) DriverCall(ctx context.Context, in *pb.DriverCallRequest) (*pb.DriverCallResponse, error) {
