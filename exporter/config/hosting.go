@@ -17,7 +17,7 @@ const extension = "x-jumplead"
 //	x-jumplead:
 //	  python: /opt/venv/bin/python   # the interpreter
 //	  user: harness                  # whom it runs as
-//	  hosted: [dut.power]            # in Python, though there is a driver here
+//	  hosted: [dut.power]            # in Python, though there is a driver here; true is all
 //	  nodes:
 //	    dut.camera: {python: /opt/camera/bin/python}
 func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
@@ -36,8 +36,12 @@ func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
 		return false
 	}
 	own := map[string]driver.Hosting{}
-	if h := driver.Resolve(keys["hosted"]); h != nil && h.Kind != yaml.SequenceNode {
-		r.err(h, "%s.hosted: wants a list of paths, got %s", extension, driver.Found(h))
+	if h := driver.Resolve(keys["hosted"]); driver.Scalar(h) == true {
+		for _, c := range root.Children { // with all below them
+			own[c.Name] = driver.Hosting{Wanted: true}
+		}
+	} else if h != nil && h.Kind != yaml.SequenceNode {
+		r.err(h, "%s.hosted: wants a list of paths, or true for all, got %s", extension, driver.Found(h))
 	} else if h != nil {
 		for _, item := range h.Content {
 			var path string

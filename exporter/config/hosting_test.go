@@ -25,6 +25,7 @@ func TestHosting(t *testing.T) {
 				"dut.camera":      {Python: "/b", User: "u", Wanted: true},
 				"dut.camera.lens": {Python: "/b", User: "u"},
 			}, nil},
+		{"all", "x-jumplead: {hosted: true}\n", map[string]driver.Hosting{"dut": {Wanted: true}, "dut.power": {}}, nil},
 		{"mistakes", "x-jumplead:\n  pyton: /a\n  user: 5\n  hosted: [dut.powr]\n  nodes: {dut.camera: {phyton: x}, nowhere: {}}\n", nil, []string{
 			`f:6:3: x-jumplead: unknown key "pyton"; did you mean "python"?`,
 			`f:7:9: x-jumplead.user: wants text`,
