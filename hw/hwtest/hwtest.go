@@ -8,7 +8,8 @@
 //
 //	JUMPLEAD_PROMISED=pty,python go test ./...
 //
-// A promised capability that turns out to be missing fails the test.
+// A promised capability that turns out to be missing fails the test. The program cmd/vm boots a machine that has the
+// kernel's simulated buses, promises them, and runs tests there.
 //
 // A test that needs no hardware at all, only something that behaves like it, takes a [Board] of models from [Host].
 package hwtest
@@ -16,6 +17,7 @@ package hwtest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -32,13 +34,17 @@ import (
 type Capability string
 
 const (
-	DBus    Capability = "dbus"    // dbus-daemon, the message bus
-	Packers Capability = "packers" // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
-	PTY     Capability = "pty"     // the kernel's pseudo-terminals
-	Python  Capability = "python"  // the stock Python packages in a virtual environment; see NeedFunc
-	Systemd Capability = "systemd" // systemd-analyze, which judges unit files
-	UART    Capability = "uart"    // a real serial port that a test may play with; see UARTPath
-	VSock   Capability = "vsock"   // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
+	DBus    Capability = "dbus"     // dbus-daemon, the message bus
+	GPIOSim Capability = "gpio-sim" // the kernel's simulated GPIO chips, made through configfs
+	I2CStub Capability = "i2c-stub" // the kernel's simulated SMBus; see I2CStubPath
+	Packers Capability = "packers"  // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
+	PTY     Capability = "pty"      // the kernel's pseudo-terminals
+	Python  Capability = "python"   // the stock Python packages in a virtual environment; see NeedFunc
+	Systemd Capability = "systemd"  // systemd-analyze, which judges unit files
+	UART    Capability = "uart"     // a real serial port that a test may play with; see UARTPath
+	USB     Capability = "usb"      // the kernel's virtual USB host controller, for hw/usbtest
+	VCAN    Capability = "vcan"     // the kernel's virtual CAN buses, and the right to make them
+	VSock   Capability = "vsock"    // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
 )
 
 // probes says of each capability how to find out whether it is there. A nil probe belongs to the tests: they alone can
@@ -46,16 +52,20 @@ const (
 // promise is noticed.
 var probes = map[Capability]func() error{
 	DBus:    func() error { _, err := exec.LookPath("dbus-daemon"); return err },
+	GPIOSim: func() error { return writable("/sys/kernel/config/gpio-sim") },
+	I2CStub: func() error { _, err := I2CStubPath(); return err },
 	Packers: nil,
 	PTY:     probePTY,
 	Python:  nil,
 	Systemd: func() error { _, err := exec.LookPath("systemd-analyze"); return err },
 	UART:    probeUART,
+	USB:     func() error { return writable("/sys/devices/platform/vhci_hcd.0/attach") },
+	VCAN:    func() error { return writable("/sys/module/vcan") },
 	VSock:   nil,
 }
 
-// promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
-const promises = "JUMPLEAD_PROMISED"
+// Promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
+const Promises = "JUMPLEAD_PROMISED"
 
 // Need skips the test unless the machine has c, or fails it if c was promised.
 func Need(t testing.TB, c Capability) {
@@ -75,10 +85,10 @@ func NeedFunc(t testing.TB, c Capability, probe func() error) {
 		t.Fatalf("unknown capability %q; known: %q", c, known)
 	}
 	promised := false
-	for _, p := range strings.Split(os.Getenv(promises), ",") {
+	for _, p := range strings.Split(os.Getenv(Promises), ",") {
 		p := Capability(strings.TrimSpace(p))
 		if _, ok := probes[p]; !ok && p != "" {
-			t.Fatalf("%s promises unknown capability %q; known: %q", promises, p, known)
+			t.Fatalf("%s promises unknown capability %q; known: %q", Promises, p, known)
 		}
 		promised = promised || p == c
 	}
@@ -113,6 +123,30 @@ func probeUART() error {
 		return errors.New("JUMPLEAD_UART does not name a serial port for tests")
 	}
 	return nil
+}
+
+// writable reports why a file or folder of the kernel's cannot be used, if it cannot: the module that makes it is not
+// loaded, or this user may not.
+func writable(path string) error {
+	_, err := os.Stat(path)
+	if err == nil && os.Geteuid() != 0 {
+		err = fmt.Errorf("%s: %w: only root may use it", path, fs.ErrPermission)
+	}
+	return err
+}
+
+// I2CStubPath is the bus of the kernel's module i2c-stub, /dev/i2c-N.
+func I2CStubPath() (string, error) {
+	names, err := filepath.Glob("/sys/class/i2c-dev/i2c-*/name")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		if b, _ := os.ReadFile(name); strings.HasPrefix(string(b), "SMBus stub driver") {
+			return "/dev/" + filepath.Base(filepath.Dir(name)), nil
+		}
+	}
+	return "", fmt.Errorf("none of %d I2C buses is a stub (are the kernel's modules i2c-stub and i2c-dev loaded?)", len(names))
 }
 
 // Board holds the models behind a fake host: what the test plugs in there, the code under test finds.

@@ -47,7 +47,7 @@ func TestNeed(t *testing.T) {
 		{"unknown capability without a probe", "", func(t testing.TB) { Need(t, "snake") }, `fail: unknown capability "snake"`},
 		{"no probe here", "", func(t testing.TB) { Need(t, Python) }, "fail: "},
 	} {
-		t.Setenv(promises, c.promised)
+		t.Setenv(Promises, c.promised)
 		v := &verdict{TB: t}
 		done := make(chan struct{})
 		go func() {
@@ -58,6 +58,15 @@ func TestNeed(t *testing.T) {
 		<-done
 		if !strings.HasPrefix(v.said, c.want) {
 			t.Errorf("%s: Need says %q; want %q", c.name, v.said, c.want)
+		}
+	}
+}
+
+// TestProbes looks for everything that can be looked for here. On a machine that promises it, the probe must find it.
+func TestProbes(t *testing.T) {
+	for c, probe := range probes {
+		if probe != nil {
+			t.Run(string(c), func(t *testing.T) { Need(t, c) })
 		}
 	}
 }

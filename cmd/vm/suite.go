@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jumplead/jumplead/cmd/vm/guest"
+)
+
+// tests says how to run tests.
+type tests struct {
+	race, verbose bool
+	run           string
+	count         int
+	timeout       time.Duration
+}
+
+// goPackage is what `go list` says of a package.
+type goPackage struct {
+	ImportPath, Dir, Name     string
+	GoFiles                   []string
+	TestGoFiles, XTestGoFiles []string
+	Imports                   []string
+	TestImports, XTestImports []string
+}
+
+const hwtestPath = "github.com/jumplead/jumplead/hw/hwtest"
+
+// suite runs the tests of those packages among the patterns that ask for
+// something that the guest gives, in as few guests as it takes, and prints what
+// go test would.
+func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, error) {
+	if len(patterns) == 0 {
+		patterns = []string{"./..."}
+	}
+	asking, err := askers(ctx, patterns)
+	if err != nil {
+		return 1, err
+	}
+	if len(asking) == 0 {
+		return 1, fmt.Errorf("no package of %q asks for what the guest gives", patterns)
+	}
+	dir, err := os.MkdirTemp("", "vm-tests-*")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	status := 0
+	fail := func(p goPackage, took time.Duration, why error) {
+		status = 1
+		if why != nil {
+			fmt.Println(why)
+		}
+		fmt.Printf("FAIL\t%s\t%.3fs\n", p.ImportPath, took.Seconds())
+	}
+	// All are built before any runs: the guest keeps what it has seen of the host's
+	// folders.
+	binaries := map[string]string{}
+	start := time.Now()
+	for i, p := range asking {
+		out := filepath.Join(dir, fmt.Sprintf("%d-%s.test", i, p.Name))
+		args := []string{"test", "-c", "-o", out}
+		if t.race {
+			args = append(args, "-race")
+		}
+		c := exec.CommandContext(ctx, "go", append(args, p.ImportPath)...)
+		if said, err := c.CombinedOutput(); err != nil {
+			fail(p, 0, fmt.Errorf("%s%w", said, err))
+			continue
+		}
+		binaries[p.ImportPath] = out
+	}
+	fmt.Printf("vm: %d packages built in %.1f s\n", len(binaries), time.Since(start).Seconds())
+	var m *machine
+	var promised []string
+	defer func() {
+		if m != nil {
+			m.close()
+		}
+	}()
+	for _, p := range asking {
+		binary := binaries[p.ImportPath]
+		if binary == "" {
+			continue
+		}
+		if m == nil {
+			start := time.Now()
+			if m, promised, err = s.boot(ctx); err != nil {
+				return 1, err
+			}
+			fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
+		}
+		args := []string{binary, "-test.paniconexit0", "-test.timeout=" + t.timeout.String(), "-test.count=" + strconv.Itoa(t.count)}
+		if t.verbose {
+			args = append(args, "-test.v=true")
+		}
+		if t.run != "" {
+			args = append(args, "-test.run="+t.run)
+		}
+		start := time.Now()
+		out := &bytes.Buffer{}
+		got, err := m.run(ctx, guest.Job{Path: binary, Args: args, Dir: p.Dir, Env: append(environment(promised), "PWD="+p.Dir)},
+			streams{Out: out, Err: out}, limit(args))
+		took := time.Since(start)
+		if t.verbose || got != 0 || err != nil {
+			os.Stdout.Write(out.Bytes())
+		}
+		switch {
+		case ctx.Err() != nil:
+			return 1, ctx.Err()
+		case err != nil:
+			if dead := new(deadError); errors.As(err, &dead) {
+				s.disappointed()
+				m = nil // the others get another one
+			}
+			fail(p, took, err)
+		case got != 0:
+			fail(p, took, nil)
+		default:
+			fmt.Printf("ok  \t%s\t%.3fs\n", p.ImportPath, took.Seconds())
+		}
+	}
+	return status, nil
+}
+
+// askers finds the packages whose tests ask for what the guest gives: those in
+// which a file says hwtest.GPIOSim, and those whose tests import such a package.
+func askers(ctx context.Context, patterns []string) ([]goPackage, error) {
+	all, err := list(ctx, "./...")
+	if err != nil {
+		return nil, err
+	}
+	some, err := list(ctx, patterns...)
+	if err != nil {
+		return nil, err
+	}
+	byPath := map[string]goPackage{}
+	var names map[string]bool
+	for _, p := range all {
+		byPath[p.ImportPath] = p
+		if p.ImportPath == hwtestPath {
+			if names, err = given(p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if names == nil {
+		return nil, fmt.Errorf("%s is not in this module", hwtestPath)
+	}
+	// asks reports whether a package's own code asks, or what that imports.
+	known := map[string]bool{hwtestPath: false}
+	var asks func(path string) (bool, error)
+	asks = func(path string) (bool, error) {
+		if a, ok := known[path]; ok {
+			return a, nil
+		}
+		known[path] = false // there are no cycles
+		p, ours := byPath[path]
+		if !ours {
+			return false, nil
+		}
+		a, err := mentions(p.Dir, p.GoFiles, names)
+		for _, i := range p.Imports {
+			if err != nil || a {
+				break
+			}
+			a, err = asks(i)
+		}
+		known[path] = a
+		return a, err
+	}
+	var asking []goPackage
+	for _, p := range some {
+		if p.ImportPath == "github.com/jumplead/jumplead/cmd/vm" {
+			continue // it speaks of all of them, and makes guests itself
+		}
+		a, err := mentions(p.Dir, slices.Concat(p.TestGoFiles, p.XTestGoFiles), names)
+		for _, i := range slices.Concat(p.TestImports, p.XTestImports) {
+			if err != nil || a {
+				break
+			}
+			a, err = asks(i)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if a {
+			asking = append(asking, p)
+		}
+	}
+	return asking, nil
+}
+
+func list(ctx context.Context, patterns ...string) (packages []goPackage, err error) {
+	c := exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,Name,GoFiles,TestGoFiles,XTestGoFiles,Imports,TestImports,XTestImports"}, patterns...)...)
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
+		var p goPackage
+		if err := d.Decode(&p); err != nil {
+			return nil, err
+		}
+		packages = append(packages, p)
+	}
+	return packages, nil
+}
+
+// given finds what Go calls the capabilities that the guest gives. Those that
+// nearly every machine has are left out.
+func given(p goPackage) (map[string]bool, error) {
+	values := map[string]bool{}
+	for _, g := range gives {
+		if g.everywhere {
+			continue
+		}
+		values[strconv.Quote(string(g.Capability))] = true
+	}
+	names := map[string]bool{}
+	err := parse(p.Dir, p.GoFiles, func(n ast.Node) {
+		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
+			if lit, ok := v.Values[0].(*ast.BasicLit); ok && values[lit.Value] {
+				names[v.Names[0].Name] = true
+			}
+		}
+	})
+	return names, err
+}
+
+// mentions reports whether one of the files says hwtest.NAME.
+func mentions(dir string, files []string, names map[string]bool) (found bool, err error) {
+	err = parse(dir, files, func(n ast.Node) {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			x, ok := sel.X.(*ast.Ident)
+			found = found || ok && x.Name == "hwtest" && names[sel.Sel.Name]
+		}
+	})
+	return found, err
+}
+
+// parse shows every node of the files.
+func parse(dir string, files []string, see func(ast.Node)) error {
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for n := range ast.Preorder(f) {
+			see(n)
+		}
+	}
+	return nil
+}
