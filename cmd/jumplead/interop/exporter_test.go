@@ -43,6 +43,7 @@ type flavour struct {
 	name    string
 	program string // what is run
 	ours    bool
+	hosting bool // ours, with the drivers of the other
 }
 
 // scratch is a folder for this process, with a short path: the address of a
@@ -108,7 +109,7 @@ func build(name string, flags ...string) (string, error) {
 
 func jumplead() (flavour, error) {
 	program, err := buildJumplead()
-	return flavour{"jumplead", program, true}, err
+	return flavour{name: "jumplead", program: program, ours: true}, err
 }
 
 func python() (flavour, error) {
@@ -116,7 +117,7 @@ func python() (flavour, error) {
 	if err != nil {
 		return flavour{}, err
 	}
-	return flavour{"python", env.Bin("jmp"), false}, nil
+	return flavour{name: "python", program: env.Bin("jmp")}, nil
 }
 
 // flavours lists both exporters; each is looked up when its turn comes, so

@@ -44,7 +44,7 @@ func TestLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := flavour{"jumplead", program, true}
+	f := flavour{name: "jumplead", program: program, ours: true}
 	dir, err := os.MkdirTemp(scratch, "large-")
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,393 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/client"
+)
+
+// hostedConfig is a harness that is half native, half hosted.
+const hostedConfig = `apiVersion: jumpstarter.dev/v1alpha1
+kind: ExporterConfig
+metadata: {namespace: lab, name: hosted}
+export:
+  dut:
+    children:
+      power: {type: jumpstarter_driver_power.driver.MockPower}
+      native: {type: jumpstarter_driver_power.driver.MockPower}
+      gadget:
+        type: lab_gadget.Gadget
+        description: a driver of the lab's own
+        config: {port: PORT, since: 2024-01-02, labels: {rack: b}}
+        children:
+          supply: {ref: dut.power}
+      flasher: {type: jumpstarter_driver_opendal.driver.MockFlasher}
+      serial: {type: jumpstarter_driver_pyserial.driver.PySerial, config: {url: "loop://"}}
+      tcp: {type: jumpstarter_driver_network.driver.TcpNetwork, config: {host: 127.0.0.1, port: PORT}}
+      late: {type: lab_slow.Gadget}
+      ends: {type: lab_gadget.Exits}
+  rail: {ref: dut.gadget.rail}
+x-jumplead:
+  hosted: [dut.flasher, dut.serial, dut.tcp]
+`
+
+// A hosting is a jumplead that hosts drivers.
+type hosting struct {
+	*process
+	c *client.Client
+}
+
+func hostedEnvironment(t *testing.T, more ...string) []string {
+	t.Helper()
+	drivers, err := filepath.Abs("testdata/hosted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return environment(append([]string{"PYTHONPATH=" + drivers, "JUMPLEAD_PYTHON=" + needPython(t).Bin("python")}, more...)...)
+}
+
+func host(t *testing.T, config string) *hosting {
+	t.Helper()
+	needPython(t)
+	f, err := jumplead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "hosted.yaml")
+	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	address := port(t)
+	cmd := exec.Command(f.program, "--log-format", "text", "run", "--exporter-config", path, "--tls-grpc-listener", address, "--tls-grpc-insecure")
+	cmd.Env = hostedEnvironment(t)
+	p, err := start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	if err := p.ready(t.Context(), way{target: address}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.Dial(t.Context(), address, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &hosting{p, c}
+}
+
+func (h *hosting) find(t *testing.T, path string) *client.Node {
+	t.Helper()
+	n, err := h.c.Find(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (h *hosting) call(t *testing.T, path, method string, args ...any) any {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	v, err := h.find(t, path).Call(ctx, method, args...)
+	if err != nil {
+		t.Fatalf("%s: Call(%s) = %v; want nil\n%s", path, method, err, h.stderr.tail())
+	}
+	return v
+}
+
+// says waits until the log holds a text.
+func (h *hosting) says(t *testing.T, text string) {
+	t.Helper()
+	until(t, fmt.Sprintf("the log has %q", text), func() bool { return strings.Contains(h.stderr.String(), text) })
+}
+
+// until polls a condition.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// echoPeer answers every connection with what it sends, and returns its port.
+func echoPeer(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
+// TestHosted runs stock drivers, and a lab's own, in Python beside native ones.
+func TestHosted(t *testing.T) {
+	h := host(t, strings.ReplaceAll(hostedConfig, "PORT", echoPeer(t)))
+
+	t.Run("tree", func(t *testing.T) {
+		for path, class := range map[string]string{
+			"dut.gadget": "lab_gadget_client.GadgetClient", "dut.gadget.rail": "jumpstarter_driver_power.client.PowerClient",
+			"dut.gadget.supply": "jumpstarter_driver_power.client.PowerClient", "rail": "jumpstarter_driver_power.client.PowerClient",
+			"dut.flasher": "jumpstarter_driver_opendal.client.FlasherClient", "dut.serial": "jumpstarter_driver_pyserial.client.PySerialClient",
+			"dut.tcp": "jumpstarter_driver_network.client.NetworkClient", "dut.native": "jumpstarter_driver_power.client.PowerClient",
+			"dut.late": "lab_gadget_client.GadgetClient", "dut.ends": "lab_gadget_client.GadgetClient",
+		} {
+			if n := h.find(t, path); n.Class != class {
+				t.Errorf("%s: class = %s; want %s", path, n.Class, class)
+			}
+		}
+		n := h.find(t, "dut.gadget")
+		if n.Description != "a driver of the lab's own" || n.Labels["rack"] != "b" {
+			t.Errorf("report = %+v; want the config's description and label", n)
+		}
+		if a, b := h.find(t, "rail"), h.find(t, "dut.gadget.rail"); a.UUID != b.UUID {
+			t.Errorf("uuids of a ref and its target = %s, %s; want one", a.UUID, b.UUID)
+		}
+	})
+
+	t.Run("calls", func(t *testing.T) {
+		state := h.call(t, "dut.gadget", "state").(map[string]any)
+		if state["since"] != "date" || state["resets"] != 1.0 {
+			t.Errorf("state = %v; want one reset, and a date as Python reads it", state)
+		}
+		if got := h.call(t, "dut.gadget", "ask", "supply"); fmt.Sprint(got) != "[0 5]" {
+			t.Errorf("readings of the supply, asked for by the gadget = %v; want [0 5]", got)
+		}
+		h.call(t, "rail", "on")
+		var got []any
+		for v, err := range h.find(t, "dut.gadget").Feed(t.Context(), "count", 3) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, v)
+		}
+		if fmt.Sprint(got) != "[0 1 2]" {
+			t.Errorf("count = %v; want [0 1 2]", got)
+		}
+		for what, class := range map[string]driver.Class{"value": driver.Invalid, "timeout": driver.Timeout, "key": driver.Internal, "none": driver.Unsupported} {
+			_, err := h.find(t, "dut.gadget").Call(t.Context(), "fail", what)
+			if driver.Classify(err) != class || !strings.Contains(err.Error(), "it is "+what) {
+				t.Errorf("fail(%s) = %v, %v; want %v", what, driver.Classify(err), err, class)
+			}
+		}
+	})
+
+	t.Run("streams", func(t *testing.T) {
+		for _, path := range []string{"dut.gadget", "dut.tcp", "dut.serial"} {
+			s, err := h.find(t, path).Stream(t.Context(), "connect")
+			if err != nil {
+				t.Fatalf("%s: Stream() = %v; want nil", path, err)
+			}
+			want := bytes.Repeat([]byte("0123456789"), 20_000)
+			go func() { _, _ = s.Write(want) }()
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: what came back = %v; want what was sent", path, err)
+			}
+			s.Close()
+		}
+		if _, err := h.find(t, "dut.gadget").Stream(t.Context(), "nothing"); driver.Classify(err) != driver.NoMethod {
+			t.Errorf("Stream(nothing) = %v; want no such method", err)
+		}
+	})
+
+	t.Run("resources", func(t *testing.T) {
+		n, data := h.find(t, "dut.gadget"), strings.Repeat("image", 300_000)
+		var size any
+		err := driver.Upload(t.Context(), n, strings.NewReader(data), func(ctx context.Context, handle driver.Handle) (err error) {
+			size, err = n.Call(ctx, "size", handle)
+			return err
+		})
+		if err != nil || size != float64(len(data)) {
+			t.Errorf("Upload() = %v, %v bytes; want %d", err, size, len(data))
+		}
+		var back bytes.Buffer
+		err = driver.Download(t.Context(), n, &back, func(ctx context.Context, handle driver.Handle) error {
+			_, err := n.Call(ctx, "make", handle, 500)
+			return err
+		})
+		if err != nil || back.Len() != 500_000 {
+			t.Errorf("Download() = %v, %d bytes; want 500000", err, back.Len())
+		}
+	})
+
+	t.Run("logs", func(t *testing.T) {
+		h.call(t, "dut.gadget", "say", "héllo")
+		h.says(t, "WARNING dut.gadget: héllo")
+		h.says(t, "printed héllo")
+		h.says(t, "complained héllo")
+	})
+
+	t.Run("slow import", func(t *testing.T) {
+		if got := h.call(t, "dut.late", "state").(map[string]any)["resets"]; got != 1.0 {
+			t.Errorf("resets = %v; want 1", got)
+		}
+	})
+
+	t.Run("exits", func(t *testing.T) {
+		_, err := h.find(t, "dut.ends").Call(t.Context(), "state")
+		if driver.Classify(err) != driver.Unavailable || !strings.Contains(err.Error(), "ended with status 5: no way") {
+			t.Errorf("Call() = %v; want unavailable, and why", err)
+		}
+		until(t, "the others are back", func() bool {
+			_, err := h.find(t, "dut.gadget").Call(t.Context(), "state")
+			return err == nil
+		})
+	})
+
+	t.Run("hangs", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		hung := make(chan error, 1)
+		go func() { _, err := h.find(t, "dut.gadget").Call(ctx, "hang"); hung <- err }()
+		for range 50 {
+			began := time.Now()
+			h.call(t, "dut.native", "on")
+			if d := time.Since(began); d > time.Second {
+				t.Errorf("a native call beside one that hangs took %v", d)
+			}
+		}
+		h.call(t, "rail", "on")
+		cancel()
+		if err := <-hung; !errors.Is(err, context.Canceled) {
+			t.Errorf("the call that hangs = %v; want canceled", err)
+		}
+	})
+
+	t.Run("client gone", func(t *testing.T) {
+		for range 5 {
+			s, err := h.find(t, "dut.tcp").Stream(t.Context(), "connect")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = s.Write(make([]byte, 100_000))
+			s.Close()
+		}
+		h.call(t, "dut.gadget", "state")
+	})
+
+	t.Run("killed", func(t *testing.T) {
+		cold := time.Duration(0)
+		for range 3 {
+			pid := int(h.call(t, "dut.gadget", "state").(map[string]any)["pid"].(float64))
+			left := int(h.call(t, "dut.gadget", "spawn").(float64))
+			id := h.find(t, "dut.gadget.rail").UUID
+			killed := time.Now()
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the node says why it is gone", func() bool {
+				_, err := h.find(t, "dut.gadget").Call(t.Context(), "state")
+				return driver.Classify(err) == driver.Unavailable && strings.Contains(err.Error(), "was killed by signal 9")
+			})
+			h.call(t, "dut.native", "on")
+			until(t, "it is back", func() bool {
+				_, err := h.find(t, "dut.gadget").Call(t.Context(), "state")
+				return err == nil
+			})
+			cold = max(cold, time.Since(killed))
+			if err := h.c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.find(t, "dut.gadget.rail").UUID; got != id {
+				t.Errorf("uuid after a restart = %s; want %s", got, id)
+			}
+			until(t, "what the dead process had started is gone", func() bool {
+				text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", left))
+				return err != nil || strings.Contains(string(text), ") Z")
+			})
+		}
+		t.Logf("the longest absence was %v", cold)
+	})
+
+	pids := h.children()
+	if len(pids) != 1 {
+		t.Errorf("processes of jumplead = %v; want one for all hosted drivers", pids)
+	}
+	if err := h.stop(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(h.stderr.String(), "gadget closed") {
+		t.Errorf("the hosted driver was not closed:\n%s", h.stderr.tail())
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); err == nil {
+			t.Errorf("process %d of hosted drivers outlives jumplead", pid)
+		}
+	}
+}
+
+// TestHostedCheck reads what check says of hosted nodes.
+func TestHostedCheck(t *testing.T) {
+	needPython(t)
+	f, err := jumplead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head = "apiVersion: jumpstarter.dev/v1alpha1\nkind: ExporterConfig\nmetadata: {namespace: lab, name: hosted}\nexport:\n"
+	for _, c := range []struct {
+		name, nodes string
+		env         []string
+		status      int
+		want        []string
+	}{
+		{"good", "  native: {type: jumpstarter_driver_power.driver.MockPower}\n  gadget: {type: lab_gadget.Gadget}\n", nil, 0,
+			[]string{"good: 2 nodes", "ok      native  power", "hosted  gadget  hosted"}},
+		{"package", "  x: {type: jumpstarter_driver_nowhere.driver.X}\n", nil, 1,
+			[]string{`:5:13: error: x: no driver of type "jumpstarter_driver_nowhere.driver.X"`, "pip install jumpstarter-driver-nowhere", "refused  x"}},
+		{"typo", "  x: {type: jumpstarter_driver_power.driver.MokPower}\n", nil, 1, []string{`did you mean "jumpstarter_driver_power.driver.MockPower"?`}},
+		{"exits at import", "  x: {type: lab_exit.X}\n", nil, 0, []string{"warning: x: lab_exit.X cannot be imported by", "this module ends whoever imports it", "unchecked  x"}},
+		{"ends Python", "  x: {type: lab_gone.X}\n", nil, 0, []string{"warning: x: lab_gone.X cannot be hosted: python ended with status 9"}},
+		{"key", "  x: {type: lab_gadget.Gadget, config: {prt: 5}}\n", nil, 0, []string{`:5:41: warning: x: the driver knows no key "prt"; did you mean "port"?`}},
+		{"no python", "  x: {type: lab_gadget.Gadget}\n", []string{"JUMPLEAD_PYTHON=/nowhere"}, 0, []string{"hosted: not checked here: JUMPLEAD_PYTHON, /nowhere, is not there", "unchecked  x"}},
+		{"no jumpstarter", "  x: {type: lab_gadget.Gadget}\n", []string{"JUMPLEAD_PYTHON=/usr/bin/env"}, 0, []string{"hosted: not checked here: "}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c.yaml")
+			if err := os.WriteFile(path, []byte(head+c.nodes), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(f.program, "check", path)
+			cmd.Env = hostedEnvironment(t, c.env...)
+			out, _ := cmd.CombinedOutput()
+			if code := cmd.ProcessState.ExitCode(); code != c.status {
+				t.Errorf("exit status = %d; want %d:\n%s", code, c.status, out)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("check says\n%s\nwant %q in it", out, want)
+				}
+			}
+		})
+	}
+}
