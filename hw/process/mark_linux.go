@@ -55,6 +55,19 @@ func (m *Mark) Hit(sig syscall.Signal) (n int) {
 	return n
 }
 
+// Inherit makes m know what a program that ended and was waited for has left in its
+// group, by that program's own mark: soon nothing else may tell that it was one of
+// its processes.
+func (m *Mark) Inherit(of Mark) {
+	if syscall.Kill(-of.Session, 0) != nil { // as mostly; while there is a group, its number is its own
+		return
+	}
+	m.find() // forgets those that are gone
+	for _, p := range of.find() {
+		m.seen[p.pid] = p.began
+	}
+}
+
 // find lists the living processes that bear the mark.
 func (m *Mark) find() (mine []entry) {
 	all, seen := table(), map[int]Time{}

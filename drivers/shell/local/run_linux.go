@@ -77,6 +77,11 @@ func (s *scripts) start(ctx context.Context, cmd *exec.Cmd, timeout time.Duratio
 		r.cause = process.Keeper{Timeout: timeout, Grace: process.TermGrace, Exited: r.proc.Exited(), Taken: r.taken,
 			Closing: s.closing, Hit: m.Hit, Strike: m.Strike}.Keep(ctx)
 		r.proc.Settle()
+		if r.cause == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.all.Inherit(m)
+		}
 	})
 	return r, nil
 }

@@ -40,12 +40,14 @@ type scripts struct {
 	over  bool
 	calls int // so far
 	pipes map[*os.File]bool
+	all   process.Mark // of what scripts have left
 }
 
 var _ shell.Interface = (*scripts)(nil)
 
 func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
-	return shell.Driver(&scripts{Config: c, log: env.Log, name: process.TagName(),
+	name := process.TagName()
+	return shell.Driver(&scripts{Config: c, log: env.Log, name: name, all: process.Mark{Tag: name + "="},
 		closing: make(chan struct{}), pipes: map[*os.File]bool{}}), nil
 }
 
@@ -177,8 +179,12 @@ func (s *scripts) Close() error {
 		return nil
 	}
 	end := time.Now().Add(closeLimit)
-	all := process.Mark{Tag: s.name + "="}
-	all.Hit(syscall.SIGKILL)
+	kill := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.all.Hit(syscall.SIGKILL)
+	}
+	kill()
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -189,7 +195,7 @@ func (s *scripts) Close() error {
 	case <-time.After(closeLimit):
 	}
 	left := 0
-	if !process.Await(time.Until(end), nil, func() bool { left = all.Hit(syscall.SIGKILL); return left == 0 }) {
+	if !process.Await(time.Until(end), nil, func() bool { left = kill(); return left == 0 }) {
 		return fmt.Errorf("%d processes of scripts have not ended %v after they were killed", left, closeLimit)
 	}
 	return nil
