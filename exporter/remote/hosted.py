@@ -152,7 +152,7 @@ class Tree:
         self.root = Group()
         self.session = Session(root_device=self.root)
         self.parts = {}  # what has been opened, by path
-        self.names = {}  # of loggers, and the paths of the drivers that have them
+        self.names = {}  # of loggers, and the paths of their drivers
 
     def group(self, path, make):
         at = self.root
@@ -167,15 +167,18 @@ class Tree:
     def settle(self):
         """Lets the session know what there is now."""
         self.session.mapping = {d.uuid: d for part in self.parts.values() for d in part}
-        names = {}
 
-        def visit(d, path):
-            names.setdefault(d.logger.name, []).append(path)
-            for name, child in d.children.items():
-                visit(child, path + [name])
-
-        visit(self.root, [])
-        self.names = names
+    def name(self, driver, path):
+        """Gives a driver a logger of its own: drivers of one class share one."""
+        try:
+            logger = logging.getLogger(f"{driver.logger.name}.{'.'.join(path)}")
+            logger.setLevel(driver.log_level)
+            driver.logger = logger
+            self.names[logger.name] = path
+        except Exception:  # one that does not want it has its class's
+            pass
+        for name, child in driver.children.items():
+            self.name(child, path + [name])
 
     def open(self, path, decl):
         """Makes a driver with all below it, and returns its reports."""
@@ -193,6 +196,7 @@ class Tree:
             raise
         self.parts[tuple(path)] = [d for _, _, _, d in part]
         self.settle()
+        self.name(driver, path)
         return base64.b64encode(jumpstarter_pb2.GetReportResponse(reports=reports).SerializeToString()).decode()
 
     def close(self, path):
@@ -230,15 +234,8 @@ class Handler(logging.Handler):
             text = record.getMessage()
             if record.exc_info and record.exc_info[1]:
                 text += ": " + describe(record.exc_info[1])
-            paths = self.tree.names.get(record.name, [])
-            say(
-                log=dict(
-                    logger=record.name,
-                    level=record.levelname,
-                    text=text,
-                    path=paths[0] if len(paths) == 1 else None,
-                )
-            )
+            path = self.tree.names.get(record.name)
+            say(log=dict(logger=record.name, level=record.levelname, text=text, path=path))
         except Exception:
             self.handleError(record)
 

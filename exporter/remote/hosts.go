@@ -233,12 +233,14 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 	case errors.As(err, &r) && r.Kind == "import":
 		s.err(d, names, true, "%s cannot be imported by %s: %s%s", d.Type, c.python, r.Text, install(r.Module))
 		return unknown
+	case errors.As(err, new(*died)):
+		s.err(d, names, true, "%s cannot be hosted: %v%s", d.Type, err, hint)
+		return unknown
 	case s.Checking:
 		s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)
 		return unknown
 	default:
-		broken := errors.As(err, new(*died))
-		s.err(d, names, broken, "%s cannot be hosted: %v%s", d.Type, err, hint)
+		s.err(d, names, false, "%s cannot be hosted: %v%s", d.Type, err, hint)
 		return unknown
 	}
 	if info.Client == "" {
