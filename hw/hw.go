@@ -54,10 +54,13 @@ type marked struct{ err, kind error }
 func (m *marked) Error() string   { return m.err.Error() }
 func (m *marked) Unwrap() []error { return []error{m.err, m.kind} }
 
-// Host is the bundle of buses that a driver may ask for. A bus that the board lacks is nil; ask through the methods of
-// Host, which then answer [errors.ErrUnsupported].
+// Host is the bundle of buses that a driver may ask for, and what the board calls them. A bus that the board lacks is nil;
+// ask through the methods of Host, which then answer [errors.ErrUnsupported].
 type Host struct {
 	Serial SerialBus
+	GPIO   GPIO
+	I2C    I2C
+	Names  Names
 }
 
 // OpenSerial opens the serial port at path through the host's serial bus.
