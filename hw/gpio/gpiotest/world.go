@@ -238,7 +238,7 @@ func testDebounce(t *testing.T, w World) {
 
 // What is not read in time waits, or is missing by its number.
 func testBurst(t *testing.T, w World) {
-	const edges = 2000
+	const edges = 20_000 // of which a simulated interrupt tells every tenth apart
 	w.Drive(t, 6, false)
 	l := take(t, w, hw.LineRef{Chip: w.Device(), Offset: 6}, hw.LineOptions{Edges: true})
 	for i := range edges {
@@ -265,7 +265,8 @@ func testBurst(t *testing.T, w World) {
 			t.Errorf("edge %d has the number %d; want %d: only the oldest may be dropped", i, got[i].Seqno, got[i-1].Seqno+1)
 		}
 	}
-	if first, last := got[0].Seqno, got[len(got)-1].Seqno; first == 1 || int(last) > edges || len(got) > 1024 {
+	// The kernel may still be at it while the first are read.
+	if first, last := got[0].Seqno, got[len(got)-1].Seqno; first == 1 || int(last) > edges || len(got) > 1024+len(buf) {
 		t.Errorf("got %d edges, from number %d to %d, of %d; want the last 1024 or fewer", len(got), first, last, edges)
 	}
 }
