@@ -11,6 +11,7 @@ input. What drivers print is theirs: it does not meet what is said here.
 
 import asyncio
 import base64
+import collections
 import importlib
 import inspect
 import json
@@ -18,6 +19,7 @@ import logging
 import os
 import sys
 import threading
+import time
 
 sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
 os.set_inheritable(3, False)
@@ -27,8 +29,12 @@ lock = threading.Lock()
 def say(**line):
     text = json.dumps(line, default=str).encode() + b"\n"
     with lock:
-        while text:
-            text = text[os.write(3, text) :]
+        write(text)
+
+
+def write(text):
+    while text:
+        text = text[os.write(3, text) :]
 
 
 def give_up(kind, **more):
@@ -221,11 +227,32 @@ class Tree:
 
 
 class Handler(logging.Handler):
-    """Sends log records to the exporter. Those of calls it makes itself."""
+    """Sends log records to the exporter. Those of calls it makes itself.
+
+    A call is not held up by what it logs: records are sent together, soon after.
+    """
+
+    SOON = 0.01  # seconds
 
     def __init__(self, tree):
         super().__init__()
         self.tree = tree
+        self.records = collections.deque()
+        self.some = threading.Event()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while self.some.wait():
+            time.sleep(self.SOON)
+            self.flush()
+
+    def flush(self):
+        self.some.clear()
+        with lock:
+            text = b""
+            while self.records:
+                text += json.dumps(dict(log=self.records.popleft())).encode() + b"\n"
+            write(text)
 
     def emit(self, record):
         try:
@@ -235,7 +262,9 @@ class Handler(logging.Handler):
             if record.exc_info and record.exc_info[1]:
                 text += ": " + describe(record.exc_info[1])
             path = self.tree.names.get(record.name)
-            say(log=dict(logger=record.name, level=record.levelname, text=text, path=path))
+            self.records.append(dict(logger=record.name, level=record.levelname, text=text, path=path))
+            if not self.some.is_set():
+                self.some.set()
         except Exception:
             self.handleError(record)
 
@@ -257,7 +286,8 @@ async def main(socket):
     tree = Tree()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    root.addHandler(Handler(tree))
+    handler = Handler(tree)
+    root.addHandler(handler)
     tree.session.update_status(ExporterStatus.LEASE_READY)
     server = grpc.aio.server()
     jumpstarter_pb2_grpc.add_ExporterServiceServicer_to_server(tree.session, server)
@@ -287,6 +317,7 @@ async def main(socket):
             reply = dict(error=dict(kind="driver", text=describe(e)))
         say(id=line["id"], **reply)
     tree.end()
+    handler.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads of drivers may go on for ever

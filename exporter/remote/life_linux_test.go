@@ -264,6 +264,50 @@ func TestHangs(t *testing.T) {
 	}
 }
 
+// The process runs as another user, and cannot do what that user cannot.
+func TestUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		h := &remote.Hosts{Getenv: func(string) string { return python(t, "ok") }, Start: 10 * time.Second}
+		defer h.Close()
+		_, problems := plan(t, h, nil, driver.Decl{Name: "far", Type: "fake.Good", Hosting: driver.Hosting{User: "root"}})
+		if err := problems.Err(); err == nil || !strings.Contains(err.Error(), "only root can start programs as another user") {
+			t.Errorf("Plan() = %v; want that only root can", err)
+		}
+		return
+	}
+	// This program is where only root can run it from.
+	self := python(t, "ok")
+	dir, err := os.MkdirTemp("/tmp", "remote-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	text, err := os.ReadFile(self)
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	program := filepath.Join(dir, "python")
+	if err == nil {
+		err = os.WriteFile(program, text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := good("far")
+	far.Hosting = driver.Hosting{Python: program, User: "nobody"}
+	b := serve(t, far, good("own"))
+	for name, root := range map[string]bool{"far": false, "own": true} {
+		pid := int(b.call(t, name, "pid").(float64))
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(status), "Uid:\t0\t0\t0\t0\n"); got != root {
+			t.Errorf("%s runs as root: %t; want %t", name, got, root)
+		}
+	}
+}
+
 func exporterNode(t *testing.T, config string) driver.Decl {
 	t.Helper()
 	var n yaml.Node

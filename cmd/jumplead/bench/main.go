@@ -183,7 +183,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, f := range []func(context.Context) error{b.images, b.codecs, b.shell} {
+	for _, f := range []func(context.Context) error{b.images, b.codecs, b.shell, b.hosted} {
 		if err := f(ctx); err != nil {
 			return err
 		}
