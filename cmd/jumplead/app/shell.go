@@ -203,9 +203,15 @@ func (p *program) local(ctx context.Context, f shellFlags, s *shellEnv, interact
 	if err != nil {
 		return nil, err
 	}
+	hosts := p.hosts(slog.New(handler))
+	defer func() {
+		if err != nil {
+			hosts.Close()
+		}
+	}()
 	o := exporter.Options{
 		Namespace: cfg.Namespace, Name: cfg.Name, MOTD: cfg.MOTD, Export: cfg.Export,
-		Driver: driver.Options{Specs: p.specs, Host: p.Host},
+		Driver: driver.Options{Specs: p.specs, Host: p.Host, Mounts: hosts.Mounts},
 		Log:    handler,
 		Listen: exporter.Address{Network: "unix", Address: filepath.Join(s.dir, "socket")},
 	}
@@ -227,6 +233,7 @@ func (p *program) local(ctx context.Context, f shellFlags, s *shellEnv, interact
 		if err := <-ended; err != nil {
 			slog.New(handler).Error("the exporter failed", "error", err)
 		}
+		hosts.Close()
 	}
 	interrupted := ctx
 	if p.Signals {
