@@ -24,24 +24,25 @@ import (
 type kind struct {
 	name string
 	argv func(addr string) []string
+	env  []string // beside our own
 }
 
 func (b *bench) ours(config string) kind {
-	return kind{"jumplead", func(addr string) []string {
+	return kind{name: "jumplead", argv: func(addr string) []string {
 		return []string{filepath.Join(b.build, "jumplead"), "run", "--exporter-config", config,
 			"--tls-grpc-listener", addr, "--tls-grpc-insecure"}
 	}}
 }
 
 func (b *bench) theirs(config string) kind {
-	return kind{"jmp", func(addr string) []string {
+	return kind{name: "jmp", argv: func(addr string) []string {
 		return []string{b.env.Bin("jmp"), "run", "--exporter-config", config,
 			"--tls-grpc-listener", addr, "--tls-grpc-insecure"}
 	}}
 }
 
 func (b *bench) bare() kind {
-	return kind{"bare", func(addr string) []string {
+	return kind{name: "bare", argv: func(addr string) []string {
 		return []string{filepath.Join(b.build, "bare"), addr, b.peer.ln.Addr().String()}
 	}}
 }
@@ -64,6 +65,7 @@ func (b *bench) spawn(ctx context.Context, k kind) (*exporter, error) {
 	ln.Close()
 	argv := k.argv(addr)
 	e := &exporter{kind: k, addr: addr, cmd: exec.CommandContext(ctx, argv[0], argv[1:]...)}
+	e.cmd.Env = append(os.Environ(), k.env...)
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log, err := os.CreateTemp("", "bench-*.log")
 	if err != nil {
