@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,12 +112,16 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 			args = append(args, "-test.run="+t.run)
 		}
 		start := time.Now()
-		out := &bytes.Buffer{}
+		said := &bytes.Buffer{}
+		var out io.Writer = said
+		if t.verbose {
+			out = os.Stdout
+		}
 		got, err := m.run(ctx, guest.Job{Path: binary, Args: args, Dir: p.Dir, Env: append(environment(promised), "PWD="+p.Dir)},
 			streams{Out: out, Err: out}, limit(args))
 		took := time.Since(start)
-		if t.verbose || got != 0 || err != nil {
-			os.Stdout.Write(out.Bytes())
+		if got != 0 || err != nil {
+			os.Stdout.Write(said.Bytes())
 		}
 		switch {
 		case ctx.Err() != nil:

@@ -20,6 +20,7 @@ import (
 	"github.com/jumplead/jumplead/hw/hwtest"
 	"github.com/jumplead/jumplead/hw/serial"
 	"github.com/jumplead/jumplead/hw/serial/serialtest"
+	"github.com/jumplead/jumplead/hw/usbtest"
 )
 
 // rig is a serial bus with one device plugged in.
@@ -95,9 +96,57 @@ func uartRig(noLines bool) *rig {
 	}
 }
 
+// acmRig is a USB adapter on the kernel's own driver, found by a link as udev makes them: a device that comes back while
+// its old port is open gets another number.
+func acmRig(t *testing.T) *rig {
+	hwtest.Need(t, hwtest.USB)
+	path := filepath.Join(t.TempDir(), "usb-adapter")
+	a := &usbtest.ACM{}
+	p, err := usbtest.Plug(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { check(p.Unplug()) })
+	link := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		tty, err := p.Await(ctx, "*/tty/tty*")
+		check(err)
+		check(os.Symlink("/dev/"+filepath.Base(tty), path))
+	}
+	link()
+	return &rig{
+		bus: serial.Bus{}, path: path, device: a, received: &a.Received,
+		settings: func() serialtest.Settings {
+			f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0) // root may, also when it is claimed
+			check(err)
+			defer f.Close()
+			s, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS2)
+			check(err)
+			return serialtest.Settings{Baud: a.Baud(), HUPCL: s.Cflag&unix.HUPCL != 0}
+		},
+		unplug: func() { check(os.Remove(path)); check(p.Unplug()) },
+		replug: func() { check(p.Replug()); link() },
+		arrived: func(n int) {
+			if a.Lines().DTR { // somebody has it open; otherwise nothing arrives
+				awaitInput(t, path, n)
+			}
+		},
+		read: "serial.(*port).Read", state: "[IO wait",
+	}
+}
+
 // both runs a test against the kernel's terminals and against the model in memory, which claims to be like them.
 func both(t *testing.T, test func(*testing.T, *rig)) {
 	t.Run("pty", func(t *testing.T) { test(t, ptyRig(t)) })
+	t.Run("usb adapter", func(t *testing.T) { test(t, acmRig(t)) })
 	t.Run("uart", func(t *testing.T) { test(t, uartRig(false)) })
 	t.Run("uart without lines", func(t *testing.T) { test(t, uartRig(true)) })
 }
@@ -589,6 +638,7 @@ func TestLines(t *testing.T) {
 		wantKind(t, "OpenSerial of a claimed port", err, hw.ErrBusy)
 	}
 	t.Run("uart", func(t *testing.T) { test(t, uartRig(false)) })
+	t.Run("usb adapter", func(t *testing.T) { test(t, acmRig(t)) })
 	t.Run("real", func(t *testing.T) {
 		hwtest.Need(t, hwtest.UART)
 		test(t, &rig{bus: serial.Bus{}, path: hwtest.UARTPath()})

@@ -185,7 +185,8 @@ func (a *ACM) Out(_ context.Context, _ uint8, data []byte) error {
 func (a *ACM) Write(b []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.listening {
+	// The kernel's driver asserts DTR when it has asked for the first bytes.
+	if a.listening || a.lines.DTR {
 		a.toHost = append(a.toHost, b...)
 		a.change()
 	}

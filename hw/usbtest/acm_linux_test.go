@@ -23,8 +23,11 @@ const patience = 30 * time.Second
 // await polls until ok, or fails the test.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	end := time.After(patience)
+	for tick := time.Tick(time.Millisecond); !ok(); {
+		select {
+		case <-tick:
+		case <-end:
 			t.Fatalf("%s: not within %v", what, patience)
 		}
 	}

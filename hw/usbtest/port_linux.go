@@ -224,6 +224,10 @@ type urb struct {
 	length   int    // how much it takes
 	ctx      context.Context
 	cancel   context.CancelFunc
+
+	// Guarded by the link's mu:
+	begun  bool   // the model is at it
+	unlink uint32 // the number of the request that takes it back, or 0
 }
 
 const (
@@ -293,17 +297,23 @@ func (l *link) serve() {
 	}
 }
 
-// unlink takes back a transfer. One that is done already stays done.
+// unlink takes back a transfer. One that the model is at is answered when the model has let go of it: then what the host
+// does next finds the model as the host believes it is. One that is done already stays done.
 func (l *link) unlink(seq, victim uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	status := 0
-	if u := l.pending[victim]; u != nil {
+	u := l.pending[victim]
+	switch {
+	case u == nil:
+		l.reply(retUnlink, seq, 0, 0, nil)
+	case u.begun:
+		u.unlink = seq
+		u.cancel()
+	default:
 		delete(l.pending, victim)
 		u.cancel()
-		status = -int(unix.ECONNRESET)
+		l.reply(retUnlink, seq, -int(unix.ECONNRESET), 0, nil)
 	}
-	l.reply(retUnlink, seq, status, 0, nil)
 }
 
 // reply writes a message. l.mu is held.
@@ -322,7 +332,11 @@ func (l *link) reply(kind, seq uint32, status, actual int, data []byte) {
 // transfer does what the kernel asks for.
 func (l *link) transfer(u *urb) {
 	defer u.cancel()
-	if u.ctx.Err() != nil {
+	l.mu.Lock()
+	u.begun = true
+	taken := l.pending[u.seq] != u
+	l.mu.Unlock()
+	if taken {
 		return
 	}
 	var out []byte
@@ -332,10 +346,11 @@ func (l *link) transfer(u *urb) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.pending[u.seq] != u {
-		return // taken back, and answered
-	}
 	delete(l.pending, u.seq)
+	if err != nil && u.unlink != 0 {
+		l.reply(retUnlink, u.unlink, -int(unix.ECONNRESET), 0, nil)
+		return
+	}
 	status, actual := 0, len(u.data)
 	switch {
 	case err == nil && u.data == nil:
@@ -349,6 +364,9 @@ func (l *link) transfer(u *urb) {
 		status, actual, out = -int(unix.EPROTO), 0, nil
 	}
 	l.reply(retSubmit, u.seq, status, actual, out)
+	if u.unlink != 0 { // the host was too late
+		l.reply(retUnlink, u.unlink, 0, 0, nil)
+	}
 }
 
 // failing is the error of a transfer that is to fail.
