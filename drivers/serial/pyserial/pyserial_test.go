@@ -24,6 +24,7 @@ import (
 	"github.com/jumplead/jumplead/hw/hwtest"
 	hwserial "github.com/jumplead/jumplead/hw/serial"
 	models "github.com/jumplead/jumplead/hw/serial/serialtest"
+	"github.com/jumplead/jumplead/hw/usbtest"
 )
 
 func open(t testing.TB, b drivertest.Bench, config string) *serial.Client {
@@ -209,6 +210,42 @@ func TestPTY(t *testing.T) {
 			NoLines:   true,
 			Unplug:    func(*testing.T) { check(p.Unplug()) },
 			Replug:    func(*testing.T) { check(p.Replug()) },
+		}
+	})
+}
+
+// TestUSBAdapter is TestUART on the kernel's own driver, modem lines included.
+func TestUSBAdapter(t *testing.T) {
+	hwtest.Need(t, hwtest.USB)
+	drivertest.NoLeaks(t)
+	bench := drivertest.Bench{Host: hw.Host{Serial: hwserial.Bus{}}}
+	serialtest.Test(t, func(t *testing.T) serialtest.Line {
+		check := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(t.TempDir(), "usb-adapter") // a link, as udev makes them
+		a := &usbtest.ACM{}
+		p, err := usbtest.Plug(a)
+		check(err)
+		t.Cleanup(func() { check(p.Unplug()) })
+		link := func(t *testing.T) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			tty, err := p.Await(ctx, "*/tty/tty*")
+			check(err)
+			check(os.Symlink("/dev/"+filepath.Base(tty), path))
+		}
+		link(t)
+		return serialtest.Line{
+			Interface: open(t, bench, "url: "+path),
+			Far:       func(*testing.T) io.ReadWriter { return duplex{&a.Received, a} },
+			Lines:     func(*testing.T) (dtr, rts bool) { l := a.Lines(); return l.DTR, l.RTS },
+			Unplug:    func(*testing.T) { check(os.Remove(path)); check(p.Unplug()) },
+			Replug:    func(t *testing.T) { check(p.Replug()); link(t) },
 		}
 	})
 }
