@@ -5,6 +5,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/composite"
 	"github.com/jumplead/jumplead/drivers/device/virtualdut"
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/gpio/gpiod"
 	"github.com/jumplead/jumplead/drivers/network/dbus"
 	"github.com/jumplead/jumplead/drivers/network/echo"
 	"github.com/jumplead/jumplead/drivers/network/tcp"
@@ -34,6 +35,9 @@ func Specs() []driver.Spec {
 		fakestorage.Flasher,
 		fakestorage.Mux,
 		fakestorage.MuxFlasher,
+		gpiod.Input,
+		gpiod.Output,
+		gpiod.Switch,
 		local.Shell,
 		localfs.Spec,
 		pyserial.Spec,

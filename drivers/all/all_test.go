@@ -9,6 +9,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
 	"github.com/jumplead/jumplead/drivers/network/echo"
+	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
 // configs are what it takes to open a driver on any machine, by type. A driver
@@ -17,6 +18,9 @@ func configs(t *testing.T) map[string]string {
 	return map[string]string{
 		"jumplead.power.VirtualDUT":                          "socket: control.sock",
 		"jumplead.storage.VirtualDUT":                        "socket: control.sock",
+		"jumpstarter_driver_gpiod.driver.DigitalInput":       "line: 0",
+		"jumpstarter_driver_gpiod.driver.DigitalOutput":      "line: 0",
+		"jumpstarter_driver_gpiod.driver.PowerSwitch":        "line: 0",
 		"jumpstarter_driver_network.driver.DbusNetwork":      "kind: system",
 		"jumpstarter_driver_network.driver.TcpNetwork":       "{host: localhost, port: 1}",
 		"jumpstarter_driver_network.driver.UdpNetwork":       "{host: localhost, port: 1}",
@@ -37,7 +41,9 @@ func TestTables(t *testing.T) {
 		if spec.Role == driver.Ref {
 			continue // stands for a node that has rows of its own
 		}
-		b := drivertest.Bench{Specs: []driver.Spec{echo.Network}, Resources: new(drivertest.Offers)}
+		host, board := hwtest.Host()
+		board.GPIO.Add("gpiochip0", "model", 1)
+		b := drivertest.Bench{Host: host, Specs: []driver.Spec{echo.Network}, Resources: new(drivertest.Offers)}
 		for _, name := range spec.Children {
 			b.Children = append(b.Children, driver.Decl{Name: name, Type: echo.Network.Type})
 		}

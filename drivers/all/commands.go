@@ -3,6 +3,7 @@ package all
 import (
 	"github.com/jumplead/jumplead/drivers/cli"
 	"github.com/jumplead/jumplead/drivers/composite"
+	"github.com/jumplead/jumplead/drivers/gpio"
 	"github.com/jumplead/jumplead/drivers/network"
 	"github.com/jumplead/jumplead/drivers/power"
 	"github.com/jumplead/jumplead/drivers/serial"
@@ -16,6 +17,8 @@ import (
 // Commands lists the commands of every client class that has any.
 func Commands() cli.Table {
 	t := cli.Table{
+		gpio.InputContract.Client:         gpio.InputCommand,
+		gpio.OutputContract.Client:        gpio.OutputCommand,
 		network.Contract.Client:           network.Command,
 		network.DbusClient:                network.Command,
 		power.Contract.Client:             power.Command,

@@ -67,7 +67,7 @@ type Spec struct {
 // is not there now: the node stays, and opening is tried again when it is used.
 //
 // What a config can do beyond its tags is found by assertion: [Validator],
-// [Claimer], [Labeler], [MethodDescriber], [NodeReader].
+// [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader].
 func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
 	s.config = reflect.TypeFor[C]()
 	s.open = func(ctx context.Context, env *Env, cfg any) (Driver, error) {
@@ -87,6 +87,14 @@ func (c Claim) String() string { return c.Kind + " " + c.Name }
 // Claimer is a config that knows what its node will take.
 type Claimer interface {
 	Claims() []Claim
+}
+
+// Locator is a config that names things as the board does. It says what its node
+// will take on a host, by the host's names alone: nothing is looked for. The error
+// becomes a warning, as hardware may know more names than the host; BadKey places
+// it.
+type Locator interface {
+	Locate(hw.Host) ([]Claim, error)
 }
 
 // Labeler is a config that adds labels to its node's report.

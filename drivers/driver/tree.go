@@ -84,16 +84,17 @@ type Node struct {
 	Methods     map[string]string
 	Pos         Pos
 
-	labels map[string]string
-	target *Node    // of a Ref
-	rest   []string // names that lead from the target to a node that is mounted there
-	mount  *Node    // where the mount begins that it is part of
-	env    *Env
-	decl   *Decl
-	open   atomic.Pointer[Driver]
-	users  atomic.Int64  // calls and streams in progress, or retiredUsers
-	turn   chan struct{} // holds one token: whoever has it opens or closes
-	absent bool          // guarded by turn: reported once
+	labels  map[string]string
+	located []Claim  // of a Locator
+	target  *Node    // of a Ref
+	rest    []string // names that lead from the target to a node that is mounted there
+	mount   *Node    // where the mount begins that it is part of
+	env     *Env
+	decl    *Decl
+	open    atomic.Pointer[Driver]
+	users   atomic.Int64  // calls and streams in progress, or retiredUsers
+	turn    chan struct{} // holds one token: whoever has it opens or closes
+	absent  bool          // guarded by turn: reported once
 }
 
 // where names the node for people.
@@ -359,6 +360,17 @@ func (p *planner) configure(n *Node, d *Decl) {
 	log := slog.New(&leveled{p.opt.Log.Handler(), level})
 	n.env = &Env{Host: p.opt.Host, Path: n.Path, node: n, tree: p.Tree,
 		Log: log.With("driver", orElse(n.Path, "root"), "driver_type", n.Spec.Contract.Kind)}
+	if l, ok := n.Config.(Locator); ok {
+		var err error
+		if n.located, err = l.Locate(p.opt.Host); err != nil {
+			pos := d.Pos
+			var bad *keyError
+			if errors.As(err, &bad) {
+				pos = place(bad.key)
+			}
+			p.note(n, Problem{Pos: pos, Warning: true, Text: err.Error()})
+		}
+	}
 	p.identify(n, place("uuid"))
 	if r, ok := n.Config.(interface{ RefPath() string }); ok && n.Spec.Role == Ref {
 		p.refs = append(p.refs, ref{n, r.RefPath(), place("ref")})
@@ -477,7 +489,7 @@ func (n *Node) Claims() []Claim {
 	if c, ok := n.Config.(Claimer); ok {
 		return c.Claims()
 	}
-	return nil
+	return n.located
 }
 
 func (n *Node) names() []string {

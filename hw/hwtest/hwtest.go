@@ -27,6 +27,7 @@ import (
 	"testing"
 
 	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/gpio/gpiotest"
 	"github.com/jumplead/jumplead/hw/serial/serialtest"
 )
 
@@ -152,10 +153,11 @@ func I2CStubPath() (string, error) {
 // Board holds the models behind a fake host: what the test plugs in there, the code under test finds.
 type Board struct {
 	Serial *serialtest.Bus
+	GPIO   *gpiotest.Board
 }
 
 // Host returns a whole fake host, with nothing plugged in, and the board behind it.
 func Host() (hw.Host, *Board) {
-	b := &Board{Serial: &serialtest.Bus{}}
-	return hw.Host{Serial: b.Serial}, b
+	b := &Board{Serial: &serialtest.Bus{}, GPIO: &gpiotest.Board{}}
+	return hw.Host{Serial: b.Serial, GPIO: b.GPIO.Bus()}, b
 }
