@@ -470,3 +470,37 @@ func TestHostedWith(t *testing.T) {
 		t.Errorf("pid of a native node = %v; want no such method", err)
 	}
 }
+
+// A reload closes and opens hosted nodes in the process that is there, and leaves
+// those that are in use.
+func TestReload(t *testing.T) {
+	python(t, "ok")
+	b := serve(t, good("far"), good("other"))
+	pid := b.call(t, "far", "pid")
+	s, err := b.find(t, "far").Stream(soon(t), "connect")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	next := driver.Decl{Children: []driver.Decl{
+		{Name: "far", Type: "fake.New"}, {Name: "other", Type: "fake.New"}, {Name: "more", Type: "fake.Good"}}}
+	tree, done, problems := b.tree.Reload(t.Context(), next, func(*driver.Tree) {})
+	if tree == nil {
+		t.Fatalf("Reload() = %v; want a tree", problems)
+	}
+	defer tree.Close()
+	if !slices.Equal(done.Busy, []string{"far"}) || !slices.Equal(done.Changed, []string{"other"}) || !slices.Equal(done.Added, []string{"more"}) {
+		t.Errorf("Reload() = %+v; want far busy, other changed, more added", done)
+	}
+	for _, n := range tree.Nodes()[1:] {
+		if got, err := n.Caller().Call(soon(t), "pid"); err != nil || got != pid {
+			t.Errorf("%s is in process %v, %v; want %v", n.Path, got, err, pid)
+		}
+	}
+	if _, err := s.Write([]byte("x")); err != nil {
+		t.Errorf("Write() on a stream of what is in use = %v; want nil", err)
+	}
+	if n, err := s.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("Read() on a stream of what is in use = %d, %v; want 1", n, err)
+	}
+}

@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -451,4 +452,61 @@ func TestHostedCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// everyDriver prints the type of every driver that is installed.
+const everyDriver = `
+import importlib, inspect, pkgutil
+from jumpstarter.driver import Driver
+for p in pkgutil.iter_modules():
+    if p.name.startswith("jumpstarter_driver_"):
+        try:
+            m = importlib.import_module(p.name + ".driver")
+        except ModuleNotFoundError:
+            continue
+        for n, v in vars(m).items():
+            if inspect.isclass(v) and issubclass(v, Driver) and v.__module__ == m.__name__ and n != "Proxy" and not inspect.isabstract(v):
+                print(f"{m.__name__}.{n}")
+`
+
+// TestHostedEvery asks Python for every driver that is installed: each can be hosted.
+func TestHostedEvery(t *testing.T) {
+	env := needPython(t)
+	f, err := jumplead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := exec.Command(env.Bin("python"), "-c", everyDriver).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := strings.Fields(string(list))
+	if len(types) < 15 {
+		t.Fatalf("only these drivers are installed: %v", types)
+	}
+	var config strings.Builder
+	config.WriteString("apiVersion: jumpstarter.dev/v1alpha1\nkind: ExporterConfig\nmetadata: {namespace: lab, name: all}\nx-jumplead: {hosted: true}\nexport:\n")
+	for i, typ := range types {
+		fmt.Fprintf(&config, "  n%d: {type: %s}\n", i, typ)
+	}
+	cmd := exec.Command(f.program, "check", "--json", "-")
+	cmd.Env, cmd.Stdin = hostedEnvironment(t), strings.NewReader(config.String())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("check = %v:\n%s", err, out)
+	}
+	var said struct {
+		Files []struct {
+			Nodes []struct{ Type, Client, Status string }
+		}
+	}
+	if err := json.Unmarshal(out, &said); err != nil || len(said.Files) != 1 || len(said.Files[0].Nodes) != len(types) {
+		t.Fatalf("check = %v:\n%s\nwant %d nodes", err, out, len(types))
+	}
+	for _, n := range said.Files[0].Nodes {
+		if n.Status != "hosted" || !strings.HasPrefix(n.Client, "jumpstarter_driver_") && !strings.HasPrefix(n.Client, "jumpstarter.") {
+			t.Errorf("%s: %s, client class %q; want it hosted, with its class", n.Type, n.Status, n.Client)
+		}
+	}
+	t.Logf("%d drivers can be hosted", len(types))
 }
