@@ -40,6 +40,13 @@ test: ## set up what is missing, and run everything that needs no hardware
 	go vet ./...
 	go test -race -timeout 20m ./...
 
+.PHONY: vm
+PKG ?= ./...
+vm: ## run in a virtual machine what asks for simulated buses and devices (PKG=./hw/... RUN=TestX VERBOSE=1)
+	@.ci/setup vm
+	@$(MAKE) --no-print-directory $(BUILD)/bin/vm
+	$(BUILD)/bin/vm -suite -race $(if $(RUN),-run '$(RUN)') $(if $(VERBOSE),-v) $(PKG)
+
 .PHONY: build
 build: $(BUILD)/bin/jumplead $(BUILD)/bin/virtualdut ## build the programs into .build/bin
 
