@@ -209,7 +209,7 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 	hint := driver.Hint(d.Type, slices.Sorted(maps.Keys(s.known)))
 	none := "no driver of type %q" + strings.ReplaceAll(hint, "%", "%%") + "; "
 	if s.known[d.Type] != nil {
-		none = "%q cannot be hosted: "
+		hint, none = "", "%q cannot be hosted: "
 	}
 	c, err := s.child(d.Hosting)
 	if err != nil {
