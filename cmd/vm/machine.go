@@ -149,7 +149,10 @@ func (m *machine) close() {
 }
 
 // deadError says that a guest was lost, not merely a job in it.
-type deadError struct{ why, console string }
+type deadError struct {
+	why, console string
+	hung         bool // the guest itself hung, for all that is known
+}
 
 func (e *deadError) Error() string {
 	return fmt.Sprintf("the virtual machine is dead: %s; its console:\n%s", e.why, e.console)
@@ -158,7 +161,7 @@ func (e *deadError) Error() string {
 // died is the error of a guest that is lost. It kills what is left.
 func (m *machine) died(why string) error {
 	m.close()
-	return &deadError{why, m.console.String()}
+	return &deadError{why: why, console: m.console.String()}
 }
 
 // streams are what a job reads and writes.
@@ -221,7 +224,8 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 		case <-over:
 			return 0, m.died(fmt.Sprintf("killed, because a program that may take %v did not end", limit))
 		case <-quiet.C:
-			return 0, m.died(fmt.Sprintf("killed, because nothing was heard of it for %v", silence))
+			m.close()
+			return 0, &deadError{fmt.Sprintf("killed, because nothing was heard of it for %v", silence), m.console.String(), true}
 		case <-ctx.Done():
 			return 0, m.died(ctx.Err().Error())
 		}

@@ -142,7 +142,7 @@ func run(args []string) (int, error) {
 	status, err := m.run(ctx, guest.Job{
 		Path: path, Args: flags.Args(), Dir: wd, Env: environment(promised), Keep: profiles(flags.Args()),
 	}, streams{os.Stdin, os.Stdout, os.Stderr, signals}, limit(flags.Args()))
-	if dead := new(deadError); errors.As(err, &dead) {
+	if dead := new(deadError); errors.As(err, &dead) && dead.hung {
 		s.disappointed()
 	}
 	return status, err

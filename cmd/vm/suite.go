@@ -38,7 +38,10 @@ type goPackage struct {
 	TestImports, XTestImports []string
 }
 
-const hwtestPath = "github.com/jumplead/jumplead/hw/hwtest"
+const (
+	module     = "github.com/jumplead/jumplead"
+	hwtestPath = module + "/hw/hwtest"
+)
 
 // suite runs the tests of those packages among the patterns that ask for
 // something that the guest gives, in as few guests as it takes, and prints what
@@ -128,7 +131,9 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 			return 1, ctx.Err()
 		case err != nil:
 			if dead := new(deadError); errors.As(err, &dead) {
-				s.disappointed()
+				if dead.hung {
+					s.disappointed()
+				}
 				m = nil // the others get another one
 			}
 			fail(p, took, err)
@@ -144,7 +149,7 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 // askers finds the packages whose tests ask for what the guest gives: those in
 // which a file says hwtest.GPIOSim, and those whose tests import such a package.
 func askers(ctx context.Context, patterns []string) ([]goPackage, error) {
-	all, err := list(ctx, "./...")
+	all, err := list(ctx, module+"/...")
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +168,7 @@ func askers(ctx context.Context, patterns []string) ([]goPackage, error) {
 		}
 	}
 	if names == nil {
-		return nil, fmt.Errorf("%s is not in this module", hwtestPath)
+		return nil, fmt.Errorf("%s is not to be found from this folder", hwtestPath)
 	}
 	// asks reports whether a package's own code asks, or what that imports.
 	known := map[string]bool{hwtestPath: false}
@@ -189,7 +194,7 @@ func askers(ctx context.Context, patterns []string) ([]goPackage, error) {
 	}
 	var asking []goPackage
 	for _, p := range some {
-		if p.ImportPath == "github.com/jumplead/jumplead/cmd/vm" {
+		if p.ImportPath == module+"/cmd/vm" {
 			continue // it speaks of all of them, and makes guests itself
 		}
 		a, err := mentions(p.Dir, slices.Concat(p.TestGoFiles, p.XTestGoFiles), names)

@@ -35,6 +35,8 @@ type Fetcher struct {
 	Mirror  string    // "" is the one that apt uses, or the fallback
 	Keyring string    // "" is the first of Keyrings that is there
 	Log     io.Writer // where it says what it does
+
+	verify func(ctx context.Context, signed []byte) ([]byte, error) // for tests, which have no key; nil is verified
 }
 
 // Fetch fetches the newest kernel into a new folder below dir, and returns the
@@ -135,7 +137,11 @@ func (f Fetcher) packages(ctx context.Context) (map[string]paragraph, error) {
 	if err != nil {
 		return nil, err
 	}
-	release, err := f.verified(ctx, signed)
+	verify := f.verify
+	if verify == nil {
+		verify = f.verified
+	}
+	release, err := verify(ctx, signed)
 	if err != nil {
 		return nil, fmt.Errorf("%s/dists/%s/InRelease: %w", f.Mirror, suite, err)
 	}
