@@ -14,6 +14,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/network/vsock"
 	"github.com/jumplead/jumplead/drivers/network/websocket"
 	"github.com/jumplead/jumplead/drivers/power/fakepower"
+	"github.com/jumplead/jumplead/drivers/power/ina"
 	"github.com/jumplead/jumplead/drivers/serial/pyserial"
 	"github.com/jumplead/jumplead/drivers/shell/local"
 	"github.com/jumplead/jumplead/drivers/ssh"
@@ -38,6 +39,9 @@ func Specs() []driver.Spec {
 		gpiod.Input,
 		gpiod.Output,
 		gpiod.Switch,
+		ina.INA219,
+		ina.INA226,
+		ina.INA260,
 		local.Shell,
 		localfs.Spec,
 		pyserial.Spec,

@@ -10,12 +10,16 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
 	"github.com/jumplead/jumplead/drivers/network/echo"
 	"github.com/jumplead/jumplead/hw/hwtest"
+	"github.com/jumplead/jumplead/hw/i2c/i2ctest"
 )
 
 // configs are what it takes to open a driver on any machine, by type. A driver
 // that is not listed is opened without a config.
 func configs(t *testing.T) map[string]string {
 	return map[string]string{
+		"jumplead.power.INA219":                              "address: 0x40",
+		"jumplead.power.INA226":                              "address: 0x41",
+		"jumplead.power.INA260":                              "address: 0x42",
 		"jumplead.power.VirtualDUT":                          "socket: control.sock",
 		"jumplead.storage.VirtualDUT":                        "socket: control.sock",
 		"jumpstarter_driver_gpiod.driver.DigitalInput":       "line: 0",
@@ -43,6 +47,10 @@ func TestTables(t *testing.T) {
 		}
 		host, board := hwtest.Host()
 		board.GPIO.Add("gpiochip0", "model", 1)
+		board.I2C.Add(1)
+		for i, model := range []int{219, 226, 260} {
+			board.I2C.Plug(1, uint16(0x40+i), i2ctest.NewINA(model, 0.1))
+		}
 		b := drivertest.Bench{Host: host, Specs: []driver.Spec{echo.Network}, Resources: new(drivertest.Offers)}
 		for _, name := range spec.Children {
 			b.Children = append(b.Children, driver.Decl{Name: name, Type: echo.Network.Type})

@@ -28,6 +28,7 @@ import (
 
 	"github.com/jumplead/jumplead/hw"
 	"github.com/jumplead/jumplead/hw/gpio/gpiotest"
+	"github.com/jumplead/jumplead/hw/i2c/i2ctest"
 	"github.com/jumplead/jumplead/hw/serial/serialtest"
 )
 
@@ -154,10 +155,11 @@ func I2CStubPath() (string, error) {
 type Board struct {
 	Serial *serialtest.Bus
 	GPIO   *gpiotest.Board
+	I2C    *i2ctest.Buses
 }
 
 // Host returns a whole fake host, with nothing plugged in, and the board behind it.
 func Host() (hw.Host, *Board) {
-	b := &Board{Serial: &serialtest.Bus{}, GPIO: &gpiotest.Board{}}
-	return hw.Host{Serial: b.Serial, GPIO: b.GPIO.Bus()}, b
+	b := &Board{Serial: &serialtest.Bus{}, GPIO: &gpiotest.Board{}, I2C: &i2ctest.Buses{}}
+	return hw.Host{Serial: b.Serial, GPIO: b.GPIO.Bus(), I2C: b.I2C}, b
 }

@@ -1,0 +1,95 @@
+// Package i2c opens the I2C buses of this machine, through periph.
+//
+// # I2C on Linux
+//
+// Two wires, a clock and data, join one host and up to 127 chips, each with a 7-bit address that is soldered or strapped.
+// The kernel offers each bus as /dev/i2c-N if the module i2c-dev is loaded; on a Raspberry Pi it also wants
+// dtparam=i2c_arm=on in config.txt. A transaction is a write, a read, or a write and then a read with no stop in between,
+// which is how registers are read: write the register's number, read what it holds.
+//
+// A chip that does not acknowledge its address is not there: that is [hw.ErrAbsent], as is a bus that has gone with its USB
+// adapter. Looking for what else is on a bus is left to people (i2cdetect): some chips take a probe for a command.
+package i2c
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"periph.io/x/host/v3/sysfs"
+
+	"github.com/jumplead/jumplead/hw"
+)
+
+// Buses is the I2C buses of this machine.
+type Buses struct{}
+
+var _ hw.I2C = Buses{}
+
+// OpenI2C opens /dev/i2c-N. Errors are of the kinds [hw.ErrAbsent], whose text says which buses there are,
+// [fs.ErrPermission], or ctx's own.
+func (Buses) OpenI2C(ctx context.Context, n int) (hw.I2CBus, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	path := "/dev/i2c-" + strconv.Itoa(n)
+	// periph's errors are text; what matters is found out before.
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, hw.Mark(hw.ErrAbsent, fmt.Errorf("open i2c-%d: no %s; %s", n, path, there()))
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: the user needs the group that owns the device (i2c on Debian)", err)
+	case err != nil:
+		return nil, err
+	}
+	f.Close()
+	b, err := sysfs.NewI2C(n)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, kind(err))
+	}
+	return bus{b, n}, nil
+}
+
+// there says which buses there are.
+func there() string {
+	paths, _ := filepath.Glob("/dev/i2c-*") // the pattern is sound
+	if len(paths) == 0 {
+		return "there are no I2C buses: is the module i2c-dev loaded, and the bus enabled (dtparam=i2c_arm=on on a Raspberry Pi)?"
+	}
+	slices.Sort(paths)
+	return "there are " + strings.Join(paths, ", ")
+}
+
+type bus struct {
+	*sysfs.I2C
+	n int
+}
+
+func (b bus) Tx(addr uint16, w, r []byte) error {
+	if err := b.I2C.Tx(addr, w, r); err != nil {
+		return fmt.Errorf("i2c-%d, address %#02x: %w", b.n, addr, kind(err))
+	}
+	return nil
+}
+
+// kind finds the system's error in the text that periph makes of it.
+func kind(err error) error {
+	is := func(e syscall.Errno) bool { return strings.HasSuffix(err.Error(), e.Error()) }
+	switch {
+	case is(syscall.ENXIO), is(syscall.Errno(121)): // EREMOTEIO, which only Linux has
+		return hw.Mark(hw.ErrAbsent, fmt.Errorf("no chip answers: is it powered, and is this its address? (%w)", err))
+	case is(syscall.ENODEV):
+		return hw.Mark(hw.ErrAbsent, fmt.Errorf("the bus is gone: %w", err))
+	case is(syscall.ETIMEDOUT):
+		return fmt.Errorf("the bus is stuck: is a line shorted, or a pull-up missing? (%w)", err)
+	}
+	return err
+}
