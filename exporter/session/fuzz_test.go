@@ -20,6 +20,7 @@ func FuzzHandle(f *testing.F) {
 		`{"kind": "client_stream", "uuid": ["ID"]}`, `{"kind": ["client_stream"], "uuid": "ID"}`, `{"kind": "client_stream", "uuid": "ID", "uuid": "x"}`,
 		`{"kind": "presigned_request", "method": "GET", "url": "http://127.0.0.1/x?SECRET", "headers": {}}`,
 		`{"kind": "presigned_request", "method": "PUT", "url": "https://me:SECRET@[::1]:8/%2F", "headers": {"a": "b", "authorization": "SECRET"}}`,
+		`{"kind": "presigned_request", "method": "GET", "url": "http://127.0.0.1/` + strings.Repeat("\ufffd", 1000) + `", "headers": {}}`,
 		`{"kind": "presigned_request", "method": "?SECRET", "url": "http://127.0.0.1/x?SECRET", "headers": {}}`,
 		`{"kind": "presigned_request", "method": "GET", "url": "file:///etc/passwd", "headers": {"a\nb": "c"}}`,
 		`{"kind": "presigned_request", "method": "GET", "url": "http://%/?SECRET", "headers": null, "x_jmp_content_encoding": "xz"}`,

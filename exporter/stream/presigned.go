@@ -91,15 +91,16 @@ func (p Presigned) Check() error {
 func parse(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no URL", clip(redact(text))) // the cause quotes parts of it
+		return nil, fmt.Errorf("%s is no URL", redact(text)) // the cause quotes parts of it
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("%s is no absolute http or https URL", clip(redact(text)))
+		return nil, fmt.Errorf("%s is no absolute http or https URL", redact(text))
 	}
 	return u, nil
 }
 
-// redact leaves out what must not be in a log: the query and the password.
+// redact leaves out what must not be in a log, the query and the password, and
+// what would drive the cause out of a message: the rest of a long path.
 func redact(text string) string {
 	before, _, has := strings.Cut(text, "?")
 	u, err := url.Parse(before)
@@ -107,7 +108,7 @@ func redact(text string) string {
 		scheme, _, _ := strings.Cut(before, "://")
 		return clip(scheme) + "://[REDACTED]"
 	}
-	before = u.Redacted()
+	before = clip(u.Redacted())
 	if has {
 		before += "?[REDACTED]"
 	}
