@@ -39,6 +39,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -167,7 +168,7 @@ func (t Table) Commands(root *Node) *cobra.Command {
 	c := t.command(root)
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.CompletionOptions.DisableDefaultCmd = true
-	help := &cobra.Command{Use: "help [COMMAND]...", Hidden: true, RunE: func(_ *cobra.Command, words []string) error {
+	help := &cobra.Command{Use: "help [COMMAND]...", Long: "Show the help of a command", Hidden: true, RunE: func(_ *cobra.Command, words []string) error {
 		sub, _, err := c.Find(words)
 		if err != nil {
 			return err
@@ -240,8 +241,24 @@ func Execute(ctx context.Context, root *cobra.Command, s *Session, args []string
 		c.AddCommand(commands...)
 		finish(c)
 	}
-	root.SetArgs(args)
+	root.SetArgs(withoutDashes(root, args))
 	return root.ExecuteContext(ctx)
+}
+
+// withoutDashes leaves out a "--" between a group and its command, where cobra
+// would take the command for an argument of the group.
+func withoutDashes(c *cobra.Command, args []string) []string {
+	for i := 0; i < len(args) && isGroup(c); i++ {
+		if args[i] == "--" {
+			return slices.Concat(args[:i], args[i+1:])
+		}
+		sub := slices.IndexFunc(c.Commands(), func(sub *cobra.Command) bool { return sub.Name() == args[i] || sub.HasAlias(args[i]) })
+		if sub < 0 {
+			break
+		}
+		c = c.Commands()[sub]
+	}
+	return args
 }
 
 // leading applies the root's options where they stand first. Further behind they

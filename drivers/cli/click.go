@@ -95,14 +95,19 @@ func flagError(c *cobra.Command, err error) error {
 	var lacks *pflag.ValueRequiredError
 	var bad *pflag.InvalidValueError
 	switch {
+	case errors.Is(err, pflag.ErrHelp): // only -h is left to it: --help is an option
+		return Usage(c, "No such option '-h'. Did you mean '--help'?")
 	case errors.As(err, &unknown):
 		if unknown.GetSpecifiedShortnames() != "" {
 			return Usage(c, "No such option '-%s'.", unknown.GetSpecifiedName())
 		}
 		var names []string
-		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		word := "--" + unknown.GetSpecifiedName()
-		return Usage(c, "No such option '%s'.%s", word, didYouMean(word, names))
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		word, hint := unknown.GetSpecifiedName(), ""
+		if near := driver.Nearest(word, names); near != "" {
+			hint = fmt.Sprintf(" Did you mean '--%s'?", near)
+		}
+		return Usage(c, "No such option '--%s'.%s", word, hint)
 	case errors.As(err, &lacks):
 		dashes := "--"
 		if lacks.GetSpecifiedShortnames() != "" {
@@ -215,6 +220,9 @@ func finish(c *cobra.Command) {
 		c.Args = cobra.ArbitraryArgs // the command looks for itself
 	case c.Args == nil:
 		c.Args = CheckArgs
+	}
+	if c.ValidArgsFunction == nil && (isGroup(c) || len(parameters(c)) == 0) {
+		c.ValidArgsFunction = cobra.NoFileCompletions // else shells offer the names of files
 	}
 	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
 		if v, ok := f.Value.(interface{ Completions() []string }); ok {

@@ -24,7 +24,7 @@ const DbusClient = "jumpstarter_driver_network.client.DbusNetworkClient"
 func Command(n *cli.Node) *cobra.Command {
 	s := NewClient(n.Caller)
 	var local string
-	tcp := &cobra.Command{Use: "forward-tcp PORT", Long: "Forward a local TCP port to the service\n\nPORT is the port to listen on, 0 for any that is free.",
+	tcp := &cobra.Command{Use: "forward-tcp PORT", ValidArgsFunction: cobra.NoFileCompletions, Long: "Forward a local TCP port to the service\n\nPORT is the port to listen on, 0 for any that is free.",
 		RunE: func(c *cobra.Command, args []string) error {
 			port, err := strconv.Atoi(args[0])
 			if err != nil {

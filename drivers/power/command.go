@@ -35,6 +35,9 @@ func command(n *cli.Node, p Interface, off *cobra.Command) *cobra.Command {
 	var wait, count int
 	var interval float64
 	cycle := &cobra.Command{Use: "cycle", Long: "Power cycle", RunE: func(c *cobra.Command, _ []string) error {
+		if wait < 0 { // said before the supply is off
+			return cli.Usage(c, "Invalid value for '--wait' / '-w': %d is below 0.", wait)
+		}
 		// A message and no result, yet where scripts may look for it.
 		if !n.Session.JSON {
 			fmt.Fprintf(c.OutOrStdout(), "Power cycling with %d seconds wait time...\n", wait)

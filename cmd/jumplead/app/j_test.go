@@ -186,6 +186,13 @@ func TestJ(t *testing.T) {
 		{"power|cycle|--wiat|1", 1, "", usageOf("j power cycle [OPTIONS]", "No such option '--wiat'. Did you mean '--wait'?")},
 		{"power|cycle|-w|x", 1, "", usageOf("j power cycle [OPTIONS]", "Invalid value for '--wait' / '-w': 'x' is not a valid integer.")},
 		{"power|cycle|--wait", 1, "", usageOf("j power cycle [OPTIONS]", "Option '--wait' requires an argument.")},
+		{"power|cycle|-w|-1", 1, "", usageOf("j power cycle [OPTIONS]", "Invalid value for '--wait' / '-w': -1 is below 0.")},
+		{"power|-h", 1, "", usageOf("j power [OPTIONS] COMMAND [ARGS]...", "No such option '-h'. Did you mean '--help'?")},
+		{"power|--on", 1, "", usageOf("j power [OPTIONS] COMMAND [ARGS]...", "No such option '--on'.")},
+		{"--|dut|power|on", 0, "", ""},
+		{"dut|--|main rail|on", 0, "", ""},
+		{"power|--|cycle|--wait=0", 0, "Power cycling with 0 seconds wait time...\n", ""},
+		{"power|--|bogus", 1, "", usageOf("j power [OPTIONS] COMMAND [ARGS]...", "No such command 'bogus'.")},
 		{"power|cycle|--wait=0", 0, "Power cycling with 0 seconds wait time...\n", ""},
 		{"power|read", 0, readings, ""},
 		{"power|read|-n|2|-i|0", 0, readings + readings, ""},
@@ -486,6 +493,15 @@ func TestJCompletion(t *testing.T) {
 		}
 		if said := strings.Join(names, " "); got.status != 0 || !strings.HasPrefix(said, want) {
 			t.Errorf("completions of %q = %d, %s; want %s", args, got.status, said, want)
+		}
+	}
+	// The last line tells the shell whether files are a choice as well.
+	for args, want := range map[string]string{
+		"": ":4", "bogus ": ":4", "power on ": ":4", "tcp forward-tcp ": ":4", "card dump ": ":0", "shell hello ": ":0",
+	} {
+		got := b.run("", append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if lines := strings.Split(strings.TrimSpace(got.stdout), "\n"); lines[len(lines)-1] != want {
+			t.Errorf("completions of %q = %q; want them to end with %s", args, got.stdout, want)
 		}
 	}
 	b.env = nil
