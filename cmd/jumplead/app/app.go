@@ -222,7 +222,7 @@ func OS() Proc {
 		Signals:  true,
 		Terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0,
 		Journal:  journal(os.Stderr),
-		Host:     board(),
+		Host:     thisBoard(),
 
 		Executable: self, Unsetenv: os.Unsetenv,
 	}

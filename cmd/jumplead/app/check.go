@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/jumplead/jumplead/board"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter"
 	"github.com/jumplead/jumplead/exporter/config"
@@ -33,6 +34,14 @@ func check(_ context.Context, p *program, args []string) error {
 	fs := p.flags("check")
 	fs.Func("exporter", "check the config of the exporter `ALIAS`, too; may be given several times", func(s string) error {
 		aliases = append(aliases, s)
+		return nil
+	})
+	fs.Func("board", "check for the board `NAME` instead of this machine: "+strings.Join(board.Names(), ", "), func(s string) error {
+		b, ok := board.ByName(s)
+		if !ok {
+			return fmt.Errorf("there are %s%s", strings.Join(board.Names(), ", "), driver.Hint(s, board.Names()))
+		}
+		p.Host.Names = names(b)
 		return nil
 	})
 	fs.BoolVar(&asJSON, "json", false, "print JSON, for programs")

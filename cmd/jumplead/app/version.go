@@ -91,10 +91,13 @@ func (p *program) build() build {
 			}
 		}
 	}
-	// The fields of a host are its buses; one that it lacks is nil.
+	// The interfaces of a host are its buses; one that it lacks is nil.
 	host := reflect.ValueOf(p.Host)
 	for i := range host.NumField() {
 		name := strings.ToLower(host.Type().Field(i).Name)
+		if host.Field(i).Kind() != reflect.Interface { // what the board calls them
+			continue
+		}
 		if host.Field(i).IsNil() {
 			b.Missing = append(b.Missing, name)
 		} else {
