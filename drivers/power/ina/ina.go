@@ -165,7 +165,7 @@ func validate(shunt float64, most *float64, limit physic.ElectricPotential) erro
 		return driver.BadKey("shunt", "%v ohms is no resistance", shunt)
 	case most != nil && !(*most > 0):
 		return driver.BadKey("max_current", "%v A is no current to measure", *most)
-	case most != nil && *most*shunt > volts(limit):
+	case most != nil && !fits(shunt, *most, limit):
 		return driver.BadKey("max_current", "%v A make %.4g V at a shunt of %v ohms; the chip measures up to %v there, which are %.4g A",
 			*most, *most*shunt, shunt, limit, volts(limit)/shunt)
 	}
@@ -180,11 +180,17 @@ func (c *Config226) Validate() error { return validate(c.Shunt, c.MaxCurrent, 81
 // resolution for a current: 0 is 40 mV, and each step doubles that.
 func gain(shunt float64, most *float64) (pg uint16, limit physic.ElectricPotential) {
 	for pg, limit = 0, 40*physic.MilliVolt; pg < 3; pg, limit = pg+1, 2*limit {
-		if most != nil && *most*shunt <= volts(limit) {
+		if most != nil && fits(shunt, *most, limit) {
 			break
 		}
 	}
 	return pg, limit
+}
+
+// fits tells whether a current makes no more than a voltage at a shunt, but for
+// what float64 makes of 6.4 times 0.05.
+func fits(shunt, amps float64, limit physic.ElectricPotential) bool {
+	return amps*shunt <= volts(limit)*(1+1e-9)
 }
 
 func volts(v physic.ElectricPotential) float64 { return float64(v) / float64(physic.Volt) }
