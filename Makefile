@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BUILD := .build
-GO_DIRS := cmd drivers exporter hw proto
+GO_DIRS := board cmd drivers exporter hw proto
 
 # Any Go from 1.21 on fetches the version that go.mod asks for, unless it is set
 # up not to.
