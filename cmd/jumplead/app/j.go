@@ -242,9 +242,24 @@ func (p *program) dial(ctx context.Context, host string, insecure bool, passphra
 	}
 	c, err := client.Dial(ctx, host, opt)
 	if err != nil && driver.Classify(err) == driver.Unavailable {
-		err = fmt.Errorf("Exporter did not respond to initial connection: %w", err) //nolint:staticcheck // upstream's words
+		err = fmt.Errorf("Exporter did not respond to initial connection: %w%s", err, hintTLS(err, insecure)) //nolint:staticcheck // upstream's words
 	}
 	return c, err
+}
+
+// hintTLS tells what to do about two sides that do not agree on TLS. gRPC hands
+// out no more of their errors than the text.
+func hintTLS(err error, insecure bool) string {
+	text := err.Error()
+	switch {
+	case insecure && strings.Contains(text, "server preface: EOF"):
+		return "; if it serves with TLS, leave out --tls-grpc-insecure (" + envInsecure + ")"
+	case strings.Contains(text, "does not look like a TLS handshake"):
+		return "; it serves without TLS: --tls-grpc-insecure (" + envInsecure + "=1) connects so"
+	case strings.Contains(text, "certificate signed by unknown authority"):
+		return "; a file of certificates to trust can be named by " + envRoots
+	}
+	return ""
 }
 
 func isTCP(host string) bool {

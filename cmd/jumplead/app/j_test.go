@@ -584,6 +584,9 @@ func TestJTLS(t *testing.T) {
 	cert, key, _ := certificate(t)
 	log := start(t, nil, "--exporter-config", file(t, "bench.yaml", small), "--tls-grpc-listener", addr, "--tls-cert", cert, "--tls-key", key, "--passphrase", "sesame")
 	drivertest.Until(t, "an exporter", func() bool { return strings.Contains(log.String(), "serving") })
+	plain := port(t)
+	log = start(t, nil, "--exporter-config", file(t, "bench.yaml", small), "--tls-grpc-listener", plain, "--tls-grpc-insecure")
+	drivertest.Until(t, "an exporter without TLS", func() bool { return strings.Contains(log.String(), "serving") })
 	for _, test := range []struct {
 		env    string
 		status int
@@ -592,10 +595,11 @@ func TestJTLS(t *testing.T) {
 		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + cert + " JMP_GRPC_PASSPHRASE=sesame", 0, ""},
 		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + cert, 1, "invalid or missing passphrase"},
 		{"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + key, 1, "holds no certificate"},
-		{"JMP_GRPC_PASSPHRASE=sesame", 1, "did not respond"},
-		{"JMP_GRPC_PASSPHRASE=sesame JMP_GRPC_INSECURE=1", 1, "did not respond"},
+		{"JMP_GRPC_PASSPHRASE=sesame", 1, "; a file of certificates to trust can be named by GRPC_DEFAULT_SSL_ROOTS_FILE_PATH\n"},
+		{"JMP_GRPC_PASSPHRASE=sesame JMP_GRPC_INSECURE=1", 1, "; if it serves with TLS, leave out --tls-grpc-insecure (JMP_GRPC_INSECURE)\n"},
+		{"JUMPSTARTER_HOST=" + plain, 1, "; it serves without TLS: --tls-grpc-insecure (JMP_GRPC_INSECURE=1) connects so\n"},
 	} {
-		b := &bench{t: t, env: append(strings.Fields(test.env), "JUMPSTARTER_HOST="+addr)}
+		b := &bench{t: t, env: append([]string{"JUMPSTARTER_HOST=" + addr}, strings.Fields(test.env)...)}
 		if got := b.run("", "power", "on"); got.status != test.status || !strings.Contains(got.stderr, test.want) || strings.Contains(got.stderr, "sesame") {
 			t.Errorf("j power on with %s = %d, %q; want %d, %q", test.env, got.status, got.stderr, test.status, test.want)
 		}
