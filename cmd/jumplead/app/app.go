@@ -93,8 +93,9 @@ func commands() []command {
 // program is one run of jumplead.
 type program struct {
 	*Proc
-	specs []driver.Spec
-	log   logOptions
+	specs   []driver.Spec
+	log     logOptions
+	command string // that runs
 }
 
 func (p *program) getenv(key string) string {
@@ -133,7 +134,7 @@ func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 	case errors.As(err, &status):
 		return int(status)
 	case errors.As(err, &wrong):
-		fmt.Fprintf(p.Stderr, "Error: %v\nTry 'jumplead --help'.\n", err)
+		fmt.Fprintf(p.Stderr, "Error: %v\nTry '%s --help'.\n", err, strings.TrimSpace("jumplead "+p.command))
 		return exitUsage
 	case errors.Is(err, errChecked):
 		return exitError
@@ -149,17 +150,28 @@ func (p *program) main(ctx context.Context) error {
 		return j(ctx, p, p.Args[1:])
 	}
 	fs := p.flags("jumplead")
+	printVersion := fs.Bool("version", false, "")
 	if err := p.parse(fs, p.Args[1:], p.help); err != nil {
 		return err
 	}
-	if fs.NArg() == 0 {
+	args := fs.Args()
+	switch {
+	case *printVersion:
+		args = []string{"version"}
+	case len(args) == 0:
 		p.help(p.Stderr)
 		return usage("no command is given")
+	case args[0] == "help" && len(args) == 1:
+		p.help(p.Stdout)
+		return nil
+	case args[0] == "help":
+		args = []string{args[1], "--help"}
 	}
-	name := fs.Arg(0)
+	name := args[0]
 	for _, c := range commands() {
 		if c.name == name {
-			return c.run(ctx, p, fs.Args()[1:])
+			p.command = name
+			return c.run(ctx, p, args[1:])
 		}
 	}
 	var names []string
