@@ -157,13 +157,13 @@ Standard input is sent to the port as well when it is no terminal, up to its end
 
 Examples:
 
-j serial pipe: what the port says
+j serial pipe # what the port says
 
-j serial pipe -o serial.log: the same, into a file
+j serial pipe -o serial.log # the same, into a file
 
-echo "hello" | j serial pipe: sends, and goes on listening
+echo "hello" | j serial pipe # sends, and goes on listening
 
-cat commands.txt | j serial pipe --no-output: sends, and is done at the end`,
+cat commands.txt | j serial pipe --no-output # sends, and is done at the end`,
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "File to write to instead of standard output")
 	c.Flags().BoolVarP(&input, "input", "i", false, "Send standard input to the port though it is a terminal")
