@@ -211,7 +211,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 		n.Spec = &Spec{Type: d.Type, Contract: mount.Contract}
 	case d.Type != "":
 		if n.Spec = p.specs[d.Type]; n.Spec == nil {
-			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, p.hint(d.Type))
+			p.err(n, d.TypePos, "no driver of type %q%s", d.Type, HintType(d.Type, slices.Sorted(maps.Keys(p.specs))))
 		}
 	case d.Ref != "":
 		n.Spec = &Spec{Type: "ref", Role: Ref}
@@ -255,9 +255,10 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 	return n
 }
 
-// hint says which type may have been meant by one that there is not. Types are
-// long and alike, so that they are compared by their parts.
-func (p *planner) hint(typ string) string {
+// HintType is Hint for the type of a driver. Types are long and alike, so that
+// they are compared by their parts. Where none is near, it lists the types of the
+// same package.
+func HintType(typ string, types []string) string {
 	cut := func(typ string) (pkg, module, class string) {
 		i := strings.LastIndexByte(typ, '.') + 1
 		pkg, _, _ = strings.Cut(typ, ".")
@@ -265,7 +266,6 @@ func (p *planner) hint(typ string) string {
 	}
 	pkg, module, class := cut(strings.TrimSpace(typ))
 	var same, near []string // classes of the module, types of the package
-	types := slices.Sorted(maps.Keys(p.specs))
 	for _, t := range types {
 		otherPkg, otherModule, otherClass := cut(t)
 		switch {

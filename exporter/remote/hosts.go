@@ -206,16 +206,26 @@ const (
 // look asks Python for a driver, and says what is wrong with the declaration.
 func (s *survey) look(d *driver.Decl, names []string) look {
 	unknown := look{Client: UnknownClient}
-	hint := driver.Hint(d.Type, slices.Sorted(maps.Keys(s.known)))
+	types := slices.Sorted(maps.Keys(s.known))
+	hint := driver.HintType(d.Type, types)
 	none := "no driver of type %q" + strings.ReplaceAll(hint, "%", "%%") + "; "
 	if s.known[d.Type] != nil {
 		hint, none = "", "%q cannot be hosted: "
 	}
 	c, err := s.child(d.Hosting)
 	if err != nil {
-		if s.Checking {
+		// A word for a driver of ours that has a slip in it is no driver of Python's,
+		// and what we have of a module is all that is in it.
+		slip := strings.Contains(hint, "did you mean") || slices.ContainsFunc(types, func(t string) bool {
+			module := t[:strings.LastIndexByte(t, '.')+1]
+			return module != "" && strings.HasPrefix(d.Type+".", module)
+		})
+		switch {
+		case s.Checking && s.known[d.Type] == nil && slip:
+			s.err(d, names, false, "no driver of type %q%s", d.Type, hint)
+		case s.Checking:
 			s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)
-		} else {
+		default:
 			s.err(d, names, false, none+"%v", d.Type, err)
 		}
 		return unknown

@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,11 +15,14 @@ import (
 // valid, a mistyped key is not.
 func configSchema(specs []driver.Spec) driver.Schema {
 	specs = slices.SortedFunc(slices.Values(specs), func(a, b driver.Spec) int { return cmp.Compare(a.Type, b.Type) })
-	var types, docs []string
+	var types, docs, modules []string
 	defs := driver.Schema{}
 	rules := []driver.Schema{}
 	for _, s := range specs {
 		types, docs = append(types, s.Type), append(docs, s.Doc)
+		if module := regexp.QuoteMeta(s.Type[:max(0, strings.LastIndexByte(s.Type, '.'))]); !slices.Contains(modules, module) {
+			modules = append(modules, module)
+		}
 		config := s.Schema()
 		config["title"], config["description"] = s.Type, s.Doc
 		defs[s.Type] = config
@@ -65,7 +69,12 @@ func configSchema(specs []driver.Spec) driver.Schema {
 		"if":                   driver.Schema{"required": []string{"type"}},
 		"then": driver.Schema{
 			"properties": driver.Schema{
-				"type":                driver.Schema{"enum": types, "enumDescriptions": docs},
+				// Python may have others, but in other modules than ours.
+				"type": driver.Schema{"anyOf": []driver.Schema{
+					{"enum": types, "enumDescriptions": docs},
+					{"type": "string", "pattern": `^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$`,
+						"not": driver.Schema{"pattern": "^(" + strings.Join(modules, "|") + `)(\.|$)`}},
+				}},
 				"description":         optional,
 				"methods_description": driver.Schema{"type": "object", "additionalProperties": text},
 				"config":              driver.Schema{"type": "object"},
