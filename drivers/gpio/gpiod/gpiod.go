@@ -33,7 +33,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -215,12 +217,8 @@ func (p place) find(names hw.Names) (hw.LineRef, error) {
 	if len(names.Lines) == 0 {
 		return at, nil
 	}
-	var all []string
-	for name := range names.Lines {
-		all = append(all, name)
-	}
 	return at, driver.BadKey("line", "the board %s has no line %q that is known here%s; the kernel may know it", names.Board,
-		at.Name, driver.Hint(at.Name, all))
+		at.Name, driver.Hint(at.Name, slices.Sorted(maps.Keys(names.Lines))))
 }
 
 func (p place) claims(h hw.Host) ([]driver.Claim, error) {
