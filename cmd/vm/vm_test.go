@@ -90,15 +90,24 @@ func TestWire(t *testing.T) {
 }
 
 func TestTail(t *testing.T) {
-	w := &tail{}
+	w := &tail{panicked: make(chan struct{})}
 	if got := w.String(); got != "(nothing)" {
 		t.Errorf("String() of an empty tail = %q", got)
 	}
 	for range 5000 {
 		w.Write([]byte("0123456789"))
 	}
+	select {
+	case <-w.panicked:
+		t.Error("the tail sees a panic in digits")
+	default:
+	}
+	for _, s := range []string{"Kernel pa", "nic - not syncing: x\r\n", "Kernel panic - not syncing: y\r\n"} {
+		w.Write([]byte(s))
+	}
+	<-w.panicked
 	w.Write([]byte("the end\r\n"))
-	if got := w.String(); len(got) > 16<<10 || !strings.HasSuffix(got, "89the end") {
-		t.Errorf("String() has %d bytes and ends with %q; want at most 16 KiB, and the end", len(got), got[len(got)-20:])
+	if got := w.String(); len(got) > 16<<10 || !strings.HasSuffix(got, "y\r\nthe end") {
+		t.Errorf("String() has %d bytes and ends with %q; want at most 16 KiB, and the end", len(got), got[max(0, len(got)-20):])
 	}
 }
