@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,12 +99,23 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	m.cmd = exec.Command(qemu, args...)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	m.cmd.ExtraFiles = []*os.File{theirs}
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us to pass on
-	if err := m.cmd.Start(); err != nil {
+	// Ctrl-C is for us to pass on. A guest that hangs must not outlive us, however we end.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // to the kernel, the thread that starts a process is its parent
+		defer runtime.UnlockOSThread()
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			m.cmd.Wait()
+			close(m.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("boot: %w", err)
 	}
-	go func() { m.cmd.Wait(); close(m.ended) }()
 	go func() { // a kernel that panics is to reboot, which ends QEMU, but may hang over that
 		select {
 		case <-m.console.panicked:
