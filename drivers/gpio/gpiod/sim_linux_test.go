@@ -83,10 +83,10 @@ func TestSimRemade(t *testing.T) {
 	// waits for its interrupt's thread, and the removal for the request. So inputs are not requested just then.
 	var there sync.RWMutex
 	for what, call := range map[string]func() error{
-		"On":            func() error { return out.On(ctx) },
-		"Off":           func() error { return out.Off(ctx) },
-		"ReadPin":       func() error { _, err := out.ReadPin(ctx); return err },
-		"Pulse":         func() error { return out.Pulse(ctx, time.Millisecond) },
+		"On":      func() error { return out.On(ctx) },
+		"Off":     func() error { return out.Off(ctx) },
+		"ReadPin": func() error { _, err := out.ReadPin(ctx); return err },
+		"Pulse":   func() error { return out.Pulse(ctx, time.Millisecond) },
 		"input ReadPin": func() error {
 			there.RLock()
 			defer there.RUnlock()
