@@ -121,10 +121,7 @@ var (
 )
 
 // Line is a line's number or its name.
-type Line struct {
-	name   string
-	number int
-}
+type Line string
 
 // UnmarshalText reads either.
 func (l *Line) UnmarshalText(text []byte) error {
@@ -133,14 +130,19 @@ func (l *Line) UnmarshalText(text []byte) error {
 	switch {
 	case s == "" || s != strings.TrimSpace(s):
 		return fmt.Errorf("%q is neither a number nor a name", s)
-	case err != nil:
-		*l = Line{name: s}
-	case strconv.Itoa(n) != s || n < 0:
+	case err == nil && (strconv.Itoa(n) != s || n < 0):
 		return fmt.Errorf("%q is not a line's number: those begin with 0 and are written plainly", s)
-	default:
-		*l = Line{number: n}
 	}
+	*l = Line(s)
 	return nil
+}
+
+// ref is the line on a chip.
+func (l Line) ref(chip string) hw.LineRef {
+	if n, err := strconv.Atoi(string(l)); err == nil {
+		return hw.LineRef{Chip: chip, Offset: n}
+	}
+	return hw.LineRef{Chip: chip, Name: string(l)}
 }
 
 // Device is a chip.
@@ -159,15 +161,17 @@ func (d *Device) UnmarshalText(text []byte) error {
 }
 
 // Value is active or not, in any of upstream's words.
-type Value bool
+type Value string
+
+const active = Value("active")
 
 // UnmarshalText reads the words, and what YAML 1.1 makes booleans.
 func (v *Value) UnmarshalText(text []byte) error {
 	switch s := string(text); strings.ToLower(s) {
 	case "active", "on", "true", "yes", "y", "1":
-		*v = true
+		*v = active
 	case "inactive", "off", "false", "no", "n", "0":
-		*v = false
+		*v = "inactive"
 	default:
 		return fmt.Errorf("invalid initial_value: %q, must be one of: inactive, active, on, off, true, false", s)
 	}
@@ -203,11 +207,10 @@ func (p place) find(names hw.Names) (hw.LineRef, error) {
 		}
 		return at, nil
 	}
-	at := hw.LineRef{Name: p.line.name, Offset: p.line.number}
 	if p.device != nil {
-		at.Chip = string(*p.device)
-		return at, nil
+		return p.line.ref(string(*p.device)), nil
 	}
+	at := p.line.ref("")
 	if at.Name == "" {
 		return at, nil
 	}
@@ -286,7 +289,7 @@ func (c *OutputConfig) open(ctx context.Context, env *driver.Env) (*output, erro
 	x := lines.NewOutput(env.Host, at, hw.LineOptions{
 		Consumer:  consumer(env),
 		ActiveLow: c.ActiveLow,
-		Active:    c.InitialValue != nil && bool(*c.InitialValue),
+		Active:    c.InitialValue != nil && *c.InitialValue == active,
 		Drive:     word(drives, c.Drive),
 		Bias:      word(biases, c.Bias),
 	}, c.OnRelease == "inactive", env.Log)

@@ -107,31 +107,23 @@ func spec[C any](name, doc string, makeMeter func(C) meter) driver.Spec {
 }
 
 // Bus is an I2C bus: its number, or the board's name for it.
-type Bus struct {
-	number int
-	name   string
-}
+type Bus string
 
 // UnmarshalText reads either, and the path of a device.
 func (b *Bus) UnmarshalText(text []byte) error {
-	s := string(text)
-	digits := strings.TrimPrefix(strings.TrimPrefix(s, "/dev/"), "i2c-")
-	if n, err := strconv.ParseUint(digits, 10, 16); err == nil {
-		*b = Bus{number: int(n)}
-		return nil
-	}
+	s := strings.TrimPrefix(strings.TrimPrefix(string(text), "/dev/i2c-"), "i2c-")
 	if s == "" || strings.ContainsAny(s, "/ ") {
-		return fmt.Errorf("%q is neither a number, /dev/i2c-N nor the name of a bus", s)
+		return fmt.Errorf("%q is neither a number, /dev/i2c-N nor the name of a bus", text)
 	}
-	*b = Bus{name: s}
+	*b = Bus(s)
 	return nil
 }
 
 func (b Bus) find(n hw.Names) (int, error) {
-	if b.name == "" {
-		return b.number, nil
+	if bus, err := strconv.ParseUint(string(b), 10, 16); err == nil {
+		return int(bus), nil
 	}
-	if bus, ok := n.I2C[b.name]; ok {
+	if bus, ok := n.I2C[string(b)]; ok {
 		return bus, nil
 	}
 	var names []string
@@ -142,7 +134,7 @@ func (b Bus) find(n hw.Names) (int, error) {
 	if len(names) == 0 {
 		return 0, driver.BadKey("bus", "no names of buses are known for this board; give the number")
 	}
-	return 0, driver.BadKey("bus", "the board %s has no I2C bus %q; it has %s", n.Board, b.name, strings.Join(names, ", "))
+	return 0, driver.BadKey("bus", "the board %s has no I2C bus %q; it has %s", n.Board, string(b), strings.Join(names, ", "))
 }
 
 func claims(h hw.Host, b Bus, addr uint16) ([]driver.Claim, error) {
