@@ -24,8 +24,8 @@ const (
 	linger      = 1 * time.Second        // for output of processes that outlive their hook
 	sweepLimit  = 256 << 10              // bytes of output that are taken after that
 	closeGrace  = 50 * time.Millisecond  // for processes in the background to end
-	killGrace   = 50 * time.Millisecond  // and to be gone once they were killed
-	endGrace    = 100 * time.Millisecond // the same, for a hook that is in a hurry
+	killGrace   = 1 * time.Second        // to be gone once they were killed: each needs a turn on a processor for it
+	endGrace    = 100 * time.Millisecond // for the output of a hook that is in a hurry
 )
 
 // Runner runs the hooks of one lease, one after another.
@@ -182,7 +182,7 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 	cause = process.Keeper{Timeout: max(timeout, 0), Grace: cancelGrace, Exited: p.Exited(), Taken: taken, Closing: r.Now,
 		Hit: m.Hit, Strike: m.Strike}.Keep(ctx)
 	if cause == process.ErrClosing {
-		process.Await(endGrace, nil, func() bool { return m.Hit(syscall.SIGKILL) == 0 })
+		process.Await(killGrace, nil, func() bool { return m.Hit(syscall.SIGKILL) == 0 })
 	}
 	if cause != nil {
 		close(hurry)
