@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,18 +32,24 @@ func TestSimRate(t *testing.T) {
 	x := gpio.NewInput(hw.Host{GPIO: w.Bus()}, hw.LineRef{Chip: w.Device(), Offset: 6}, hw.LineOptions{}, nil)
 	defer x.Close()
 	const edges = 2000
-	var driven atomic.Bool
+	stop := make(chan struct{})
 	n, lost := 0, 0
 	var last uint32
-	go func() {
+	var driving sync.WaitGroup
+	driving.Go(func() {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
-		for !driven.Load() {
-			<-tick.C
-			w.Drive(t, 6, !w.Level(t, 6))
+		for {
+			select {
+			case <-tick.C:
+				w.Drive(t, 6, !w.Level(t, 6))
+			case <-stop:
+				return
+			}
 		}
-	}()
-	defer driven.Store(true)
+	})
+	defer driving.Wait() // before the chip goes
+	defer close(stop)
 	for e, err := range x.Edges(t.Context()) {
 		if err != nil {
 			t.Fatalf("Edges() = %v after %d; want edges", err, n)
