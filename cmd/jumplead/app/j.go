@@ -252,7 +252,7 @@ func (p *program) dial(ctx context.Context, host string, insecure bool, passphra
 func hintTLS(err error, insecure bool) string {
 	text := err.Error()
 	switch {
-	case insecure && strings.Contains(text, "server preface: EOF"):
+	case insecure && strings.Contains(text, "reading server preface: "):
 		return "; if it serves with TLS, leave out --tls-grpc-insecure (" + envInsecure + ")"
 	case strings.Contains(text, "does not look like a TLS handshake"):
 		return "; it serves without TLS: --tls-grpc-insecure (" + envInsecure + "=1) connects so"
