@@ -46,6 +46,7 @@ const (
 	UART    Capability = "uart"     // a real serial port that a test may play with; see UARTPath
 	USB     Capability = "usb"      // the kernel's virtual USB host controller, for hw/usbtest
 	VCAN    Capability = "vcan"     // the kernel's virtual CAN buses, and the right to make them
+	VM      Capability = "vm"       // QEMU and a kernel for it, to make machines as cmd/vm does; see NeedFunc
 	VSock   Capability = "vsock"    // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
 )
 
@@ -63,6 +64,7 @@ var probes = map[Capability]func() error{
 	UART:    probeUART,
 	USB:     func() error { return writable("/sys/devices/platform/vhci_hcd.0/attach") },
 	VCAN:    func() error { return writable("/sys/module/vcan") },
+	VM:      nil,
 	VSock:   nil,
 }
 
