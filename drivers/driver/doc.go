@@ -30,6 +30,28 @@
 // three arguments. The table is the wire contract: a method that is not listed
 // cannot be reached, and a function of the wrong shape does not compile.
 //
+// # Writing one
+//
+// A driver is a config struct, a function that opens the device, and methods; the
+// example of this package shows all of it in one piece.
+//
+//   - The contract comes first. Where there is one, in the packages beside this one,
+//     the driver implements its interface, and every client knows it. Else the lab
+//     makes one: rows, and the class that Python clients make for them.
+//   - [Define] makes a [Spec] of the config struct and the function. The config's
+//     tags are its documentation, its defaults and its limits, see [DecodeConfig];
+//     [Validator] and [Claimer] say the rest.
+//   - The function gets an [Env]: the board's buses, a log that clients see, the
+//     nodes below its own. It may start goroutines, which the driver's Close ends.
+//   - Methods watch their context, and may be called while others run.
+//   - Errors say what was asked and what was found. Their kind decides which one
+//     clients get: [BadArg], [ErrUnavailable], [ErrBusy], [errors.ErrUnsupported],
+//     [context.DeadlineExceeded], the system's; see [Classify].
+//   - A test opens it with package drivertest, and holds it against the suite of its
+//     contract, such as powertest.
+//   - The program that lists the spec has the driver: see
+//     [github.com/jumplead/jumplead/cmd/jumplead/app].
+//
 // # From config to hardware
 //
 // [Plan] turns declarations into a [Tree] without touching any device: it

@@ -321,6 +321,25 @@ func Call3[A, B, C, R any](name string, f func(context.Context, A, B, C) (R, err
 		}}
 }
 
+// CallTail is a [Call] with one argument and any number of further ones of one
+// type, as in execute(command, *args).
+func CallTail[A, T, R any](name string, f func(context.Context, A, ...T) (R, error)) Export {
+	last := param[T](1)
+	last.Tail = true
+	return Export{name: name, result: reflect.TypeFor[R](), params: []Param{param[A](0), last},
+		call: func(ctx context.Context, in args) (any, error) {
+			a, err := arg[A](in, 0)
+			if err != nil {
+				return nil, err
+			}
+			rest, err := tail[T](in, 1)
+			if err != nil {
+				return nil, err
+			}
+			return answer(f(ctx, a, rest...))
+		}}
+}
+
 // Feed is a row that answers with a sequence. When the caller goes away the
 // context is done, and the next yield returns false: a sequence that waits must
 // watch the context, one that only computes need not.

@@ -61,6 +61,7 @@ var calls = []driver.Export{
 	driver.Call2("zero", func(_ context.Context, a string, b []int) ([]any, error) { return []any{a, b}, nil }).Args("a=", "b=null"),
 	driver.Call1("handle", func(_ context.Context, h driver.Handle) (driver.Handle, error) { return h, nil }).Args("target"),
 	driver.Call1("int", func(_ context.Context, a int) (int, error) { return a, nil }),
+	driver.CallTail("execute", func(_ context.Context, name string, args ...int) ([]any, error) { return []any{name, args}, nil }).Args("name", "args"),
 	driver.Call("unsupported", func(context.Context) (int, error) { return 7, errors.ErrUnsupported }),
 	driver.Call("nowhere", func(context.Context) (chan int, error) { return nil, nil }),
 }
@@ -152,6 +153,11 @@ func TestCall(t *testing.T) {
 		{"int", []any{1.0}, 1.0, nil},
 		{"int", []any{-9007199254740992.0}, -9007199254740992.0, nil},
 		{"int", []any{9223372036854775808.0}, nil, badArg("arg1: 9223372036854776000 is out of range for int")},
+		{"execute", []any{"x"}, []any{"x", []any{}}, nil},
+		{"execute", []any{"x", 1.0, 2.0, 3.0}, []any{"x", []any{1.0, 2.0, 3.0}}, nil},
+		{"execute", nil, nil, badArg("execute(name, *args): arguments given: 0")},
+		{"execute", []any{1.0}, nil, badArg("name: wants text, got 1")},
+		{"execute", []any{"x", 1.0, "2"}, nil, badArg(`args[1]: wants an integer, got "2"`)},
 		{"unsupported", nil, nil, errors.ErrUnsupported},
 		{"nowhere", nil, nil, errors.New("encode: chan int has no form on the wire")},
 	}
@@ -304,6 +310,7 @@ func TestUsage(t *testing.T) {
 		{calls, "defaults", `defaults(a="x", b=1.5, c={"n":1})`},
 		{calls, "zero", "zero(a=null, b=null)"},
 		{calls, "int", "int(arg1)"},
+		{calls, "execute", "execute(name, *args)"},
 		{feeds, "tail", "tail(method, env, *args)"},
 	} {
 		if got := row(t, test.rows, test.name).Usage(); got != test.want {

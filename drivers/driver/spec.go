@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/jumplead/jumplead/hw"
@@ -59,6 +61,7 @@ type Spec struct {
 
 	config reflect.Type
 	open   func(context.Context, *Env, any) (Driver, error)
+	code   uintptr // of the function that was given to open it
 }
 
 // Define completes a spec with its config struct and the function that opens
@@ -70,10 +73,25 @@ type Spec struct {
 // [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader].
 func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
 	s.config = reflect.TypeFor[C]()
+	s.code = reflect.ValueOf(open).Pointer()
 	s.open = func(ctx context.Context, env *Env, cfg any) (Driver, error) {
 		return open(ctx, env, *cfg.(*C))
 	}
 	return s
+}
+
+// Package is the import path of the package whose function opens the spec's
+// nodes, or "main" where that is the program itself. It is "" for a spec that
+// [Define] has not completed.
+func (s Spec) Package() string {
+	f := runtime.FuncForPC(s.code)
+	if f == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(f.Name(), "[") // what is generic names its types behind that
+	i := strings.LastIndexByte(name, '/') + 1
+	last, _, _ := strings.Cut(name[i:], ".")
+	return name[:i] + strings.ReplaceAll(last, "%2e", ".") // as the linker spells a dot there
 }
 
 // Claim is something that only one node can have at a time.

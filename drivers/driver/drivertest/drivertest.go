@@ -1,5 +1,20 @@
 // Package drivertest opens single drivers for tests, and holds the conformance
-// checks that every spec must pass whatever its contract.
+// checks that every spec must pass whatever its contract. It serves the drivers of
+// other modules as it does those of this one:
+//
+//	func TestRelay(t *testing.T) {
+//		const config = "file: /dev/null"
+//		drivertest.Spec(t, Relay, config)                // what is said of it, without a device
+//		drivertest.Bench{}.Lifecycle(t, config, Relay)   // opening, closing, the rows, leaks
+//		c := power.NewClient(drivertest.Open(t, config, Relay))
+//		if err := c.On(t.Context()); err != nil {
+//			t.Errorf("On() = %v; want nil", err)
+//		}
+//	}
+//
+// A [Bench] gives it a board (see hw/hwtest for one of models), children, a log to
+// look at, and [Offers], the streams that clients send beside a call. [NoLeaks]
+// finds goroutines and files that stay, [Until] waits for what comes by itself.
 package drivertest
 
 import (
