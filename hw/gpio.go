@@ -111,6 +111,24 @@ type Edge struct {
 	Seqno  uint32        // counts the edges of the line since it was requested, from 1, also those that were lost
 }
 
+// LineProber is a [GPIO] that can tell of a line without taking it.
+type LineProber interface {
+	// ProbeLine finds a line. The error is what RequestLine would say, as far as that can be told without taking the line.
+	ProbeLine(ctx context.Context, at LineRef) (LineInfo, error)
+}
+
+// ProbeLine looks at a line without taking it, if the host's GPIO is a [LineProber].
+func (h Host) ProbeLine(ctx context.Context, at LineRef) (LineInfo, error) {
+	p, ok := h.GPIO.(LineProber)
+	switch {
+	case ok:
+		return p.ProbeLine(ctx, at)
+	case h.GPIO == nil:
+		return LineInfo{}, fmt.Errorf("request %v: this host has no GPIO lines: %w", at, errors.ErrUnsupported)
+	}
+	return LineInfo{}, fmt.Errorf("request %v: it cannot be looked at here without being taken: %w", at, errors.ErrUnsupported)
+}
+
 // RequestLine takes a line of the host's GPIO chips.
 func (h Host) RequestLine(ctx context.Context, at LineRef, o LineOptions) (Line, error) {
 	if h.GPIO == nil {

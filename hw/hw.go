@@ -21,6 +21,7 @@
 //   - [ErrAbsent]: the device is not plugged in, or was unplugged while in use. It may come back: try again later.
 //     Where a file is missing, the error is [io/fs.ErrNotExist] too.
 //   - [ErrBusy]: it is there, and somebody else has it.
+//   - [ErrWrong]: something is there, and it is not what was asked for.
 //   - [io/fs.ErrPermission]: it is there, and this user may not have it. The text says what to change.
 //   - [errors.ErrUnsupported]: it is there and open, and cannot do this: a pseudo-terminal has no DTR line.
 //   - [os.ErrClosed] and [os.ErrDeadlineExceeded]: as for any file. A context's error is passed on as it is.
@@ -31,6 +32,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,10 @@ var ErrAbsent = errors.New("device absent")
 
 // ErrBusy is the kind of an error that says: the device is there, and in use by somebody else.
 var ErrBusy = errors.New("device busy")
+
+// ErrWrong is the kind of an error that says: there is a device, and it is another one than was asked for, or cannot do what
+// it is there for. Who changes the wiring or the configuration may put that right.
+var ErrWrong = errors.New("wrong device")
 
 // Mark gives err a kind, such as [ErrAbsent], which [errors.Is] then finds. The text remains that of err: the kind is for
 // programs, and the text of err already says it to people. Mark(kind, nil) is nil.
@@ -69,6 +75,48 @@ func (h Host) OpenSerial(ctx context.Context, path string, o SerialOptions) (Ser
 		return nil, fmt.Errorf("open serial port %s: this host has no serial ports: %w", path, errors.ErrUnsupported)
 	}
 	return h.Serial.OpenSerial(ctx, path, o)
+}
+
+// ProbeSerial looks at the serial port at path without opening it, if the host's serial bus is a [SerialProber].
+func (h Host) ProbeSerial(ctx context.Context, path string) (SerialInfo, error) {
+	p, ok := h.Serial.(SerialProber)
+	switch {
+	case ok:
+		return p.ProbeSerial(ctx, path)
+	case h.Serial == nil:
+		return SerialInfo{}, fmt.Errorf("open serial port %s: this host has no serial ports: %w", path, errors.ErrUnsupported)
+	}
+	return SerialInfo{}, fmt.Errorf("open serial port %s: it cannot be looked at here without being opened: %w", path, errors.ErrUnsupported)
+}
+
+// SerialProber is a [SerialBus] that can tell of a port without opening it: opening moves DTR and RTS, which resets many
+// boards.
+type SerialProber interface {
+	// ProbeSerial tells of the port at path. The error is what OpenSerial would say, and besides [ErrBusy] when somebody has
+	// the port open who would not keep OpenSerial from it: the two would take the bytes away from each other. What it cannot
+	// know without opening the port, and without the right to look at the processes of others, it does not tell.
+	ProbeSerial(ctx context.Context, path string) (SerialInfo, error)
+}
+
+// SerialInfo is what is known of a serial port that is not open.
+type SerialInfo struct {
+	Name   string // "ttyUSB0"
+	ID     string // of its adapter, as in /dev/serial/by-id, or ""
+	Driver string // the kernel's, or ""
+}
+
+func (i SerialInfo) String() string {
+	var of []string
+	if i.ID != "" {
+		of = append(of, i.ID)
+	}
+	if i.Driver != "" {
+		of = append(of, "driver "+i.Driver)
+	}
+	if len(of) == 0 {
+		return i.Name
+	}
+	return i.Name + " (" + strings.Join(of, ", ") + ")"
 }
 
 // SerialBus opens serial ports.

@@ -63,3 +63,41 @@ func (n Names) Canonical(at LineRef) string {
 	}
 	return LineRef{Chip: chip, Name: at.Name, Offset: at.Offset}.String()
 }
+
+// Nearest finds the candidate that a mistyped word most likely meant, or "". At least half of the word has to be right.
+func Nearest(word string, candidates []string) string {
+	best, least := "", min(max(2, len(word)/3), len(word)/2)+1
+	for _, c := range candidates {
+		if d := Distance(strings.ToLower(word), strings.ToLower(c), least); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// Distance is the number of single-character edits, swaps of neighbours included, between two words, or limit when it is not
+// below it.
+func Distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit || len(a) > 256 {
+		return limit
+	}
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], before[j-2]+1)
+			}
+		}
+		before, prev, cur = prev, cur, before
+	}
+	return min(prev[len(b)], limit)
+}

@@ -55,7 +55,7 @@ const (
 	Unsupported       // errors.ErrUnsupported: this backend cannot do that
 	Invalid           // ArgError
 	Timeout           // a deadline, the driver's own or the caller's
-	Unavailable       // ErrUnavailable, a connection that failed
+	Unavailable       // ErrUnavailable, a device that is absent or another one, a connection that failed
 	Device            // the operating system refused: files, ports, disks
 	Canceled          // the caller went away
 	NoMethod          // ErrNoMethod
@@ -139,7 +139,7 @@ func Classify(err error) Class {
 		return Invalid
 	case errors.Is(err, context.Canceled):
 		return Canceled
-	case errors.Is(err, ErrUnavailable), errors.Is(err, hw.ErrAbsent):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, hw.ErrAbsent), errors.Is(err, hw.ErrWrong):
 		return Unavailable
 	case errors.Is(err, ErrBusy), errors.Is(err, hw.ErrBusy),
 		errors.Is(err, syscall.EAGAIN): // says of itself that it is a time-out

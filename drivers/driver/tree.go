@@ -282,7 +282,7 @@ func HintType(typ string, types []string) string {
 		return fmt.Sprintf("; did you mean %q?", module+c)
 	}
 	for _, t := range types {
-		if distance(typ, t, 4) < 4 {
+		if hw.Distance(typ, t, 4) < 4 {
 			return fmt.Sprintf("; did you mean %q?", t)
 		}
 	}

@@ -50,6 +50,7 @@ import (
 	"syscall"
 
 	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/devfile"
 )
 
 // Chips is a backend: the chips that there are, and the system's own errors.
@@ -83,7 +84,10 @@ type Status struct {
 // Bus finds lines on the chips of a backend.
 type Bus struct{ Chips Chips }
 
-var _ hw.GPIO = Bus{}
+var (
+	_ hw.GPIO       = Bus{}
+	_ hw.LineProber = Bus{}
+)
 
 // RequestLine finds and takes a line. Errors are of the kinds [hw.ErrAbsent] (no such chip or line; the text says what
 // there is), [hw.ErrBusy] (the text says who has it), [fs.ErrPermission], [errors.ErrUnsupported] (the line cannot do what
@@ -113,6 +117,35 @@ func (b Bus) request(ctx context.Context, at hw.LineRef, o hw.LineOptions) (hw.L
 }
 
 // find opens the chip that has a line.
+// ProbeLine finds a line and looks who uses it, without taking it. It opens the line's chip, which concerns nobody. Errors
+// are as those of RequestLine.
+func (b Bus) ProbeLine(ctx context.Context, at hw.LineRef) (hw.LineInfo, error) {
+	info, err := b.probe(ctx, at)
+	if err != nil {
+		return info, fmt.Errorf("request %v: %w", at, err)
+	}
+	return info, nil
+}
+
+func (b Bus) probe(ctx context.Context, at hw.LineRef) (info hw.LineInfo, err error) {
+	if err := ctx.Err(); err != nil {
+		return info, err
+	}
+	chip, offset, err := b.find(at)
+	if err != nil {
+		return info, err
+	}
+	defer chip.Close()
+	s, err := chip.Line(offset)
+	if err != nil {
+		return info, explain(chip, offset, hw.LineOptions{}, err)
+	}
+	if s.Used {
+		return info, explain(chip, offset, hw.LineOptions{}, syscall.EBUSY)
+	}
+	return hw.LineInfo{Chip: chip.Name(), Label: chip.Label(), Offset: offset, Name: s.Name}, nil
+}
+
 func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 	candidates, err := b.candidates(at)
 	if err != nil {
@@ -134,6 +167,7 @@ func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 	}
 	var found []place
 	for i, chip := range candidates {
+	var names []string
 		for offset := range chip.Lines() {
 			s, err := chip.Line(offset)
 			if err != nil {
@@ -143,10 +177,15 @@ func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 				found = append(found, place{i, offset})
 			}
 		}
+			names = append(names, s.Name)
 	}
 	switch len(found) {
 	case 0:
-		return nil, 0, absent("no line has that name; %s", b.inventory())
+		near := hw.Nearest(at.Name, names)
+		if near != "" {
+			near = fmt.Sprintf("; did you mean %q?", near)
+		}
+		return nil, 0, absent("no line has that name%s; %s", near, b.inventory())
 	case 1:
 		chip := candidates[found[0].chip]
 		candidates = slices.Delete(candidates, found[0].chip, found[0].chip+1)
@@ -156,7 +195,7 @@ func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 	for _, f := range found {
 		where = append(where, fmt.Sprintf("line %d of %s", f.offset, describe(candidates[f.chip])))
 	}
-	return nil, 0, fmt.Errorf("several lines have that name: %s; give the chip and the number", strings.Join(where, ", "))
+	return nil, 0, hw.Mark(hw.ErrWrong, fmt.Errorf("several lines have that name: %s; give the chip and the number", strings.Join(where, ", ")))
 }
 
 // candidates opens the chips that may be meant, at least one.
@@ -174,6 +213,8 @@ func (b Bus) candidates(at hw.LineRef) ([]Chip, error) {
 		case errors.Is(err, fs.ErrNotExist), gone(err):
 			return nil, absent("no %s; %s", ref, b.inventory())
 		case err != nil:
+		case errors.Is(err, syscall.ENOTTY), errors.Is(err, syscall.EINVAL):
+			return nil, hw.Mark(hw.ErrWrong, fmt.Errorf("%w; %s", err, b.inventory()))
 			return nil, forbidden(err)
 		}
 		return []Chip{chip}, nil
@@ -206,7 +247,7 @@ func (b Bus) candidates(at hw.LineRef) ([]Chip, error) {
 		return nil, absent("there are no GPIO chips")
 	case len(open) > 1 && ref != "" && at.Name == "":
 		defer closeAll(open)
-		return nil, fmt.Errorf("%d chips have the label %q; give the device: %s", len(open), ref, b.inventory())
+		return nil, hw.Mark(hw.ErrWrong, fmt.Errorf("%d chips have the label %q; give the device: %s", len(open), ref, b.inventory()))
 	}
 	return open, nil
 }
@@ -249,10 +290,11 @@ func (b Bus) inventory() string {
 func gone(err error) bool { return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENXIO) }
 
 func forbidden(err error) error {
-	if !errors.Is(err, fs.ErrPermission) {
+	var at *fs.PathError
+	if !errors.As(err, &at) {
 		return err
 	}
-	return fmt.Errorf("%w: the user needs the group that owns the device (gpio on Raspberry Pi OS); where it is root's, a udev rule helps", err)
+	return devfile.Explain(err, at.Path, `SUBSYSTEM=="gpio", KERNEL=="gpiochip*"`)
 }
 
 // explain says why a line that is there could not be had.
@@ -271,7 +313,7 @@ func explain(c Chip, offset int, o hw.LineOptions, err error) error {
 	case o.Edges && (gone(err) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)):
 		return fmt.Errorf("%v: the chip cannot report edges of it, or not with this bias (%v): %w", info, err, errors.ErrUnsupported)
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOTSUP), gone(err):
-		return fmt.Errorf("%v: the chip cannot use it in this direction, or with this drive or bias (%v): %w", info, err, errors.ErrUnsupported)
+		return hw.Mark(hw.ErrWrong, fmt.Errorf("%v: the chip cannot use it in this direction, or with this drive or bias (%v): %w", info, err, errors.ErrUnsupported))
 	}
-	return forbidden(fmt.Errorf("%v: %w", info, err))
+	return fmt.Errorf("%v: %w", info, err)
 }

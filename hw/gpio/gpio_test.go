@@ -36,8 +36,8 @@ func TestErrors(t *testing.T) {
 	expander.NoEdges = true
 	board.Add("gpiochip2", "cp2104", 4)
 	board.Add("gpiochip3", "cp2104", 4)
-	board.Add("gpiochip4", "private", 1)
-	board.Forbid("gpiochip4")
+	board.Add("gpiochip904", "private", 1)
+	board.Forbid("gpiochip904")
 	board.Link("/dev/relays", "gpiochip1")
 	held, err := bus.RequestLine(t.Context(), hw.LineRef{Chip: "/dev/relays"}, hw.LineOptions{Consumer: "bluetooth"})
 	if err != nil {
@@ -45,8 +45,8 @@ func TestErrors(t *testing.T) {
 	}
 	defer held.Close()
 	there := "there are gpiochip0 (pinctrl-bcm2711, 58 lines), gpiochip1 (raspberrypi-exp-gpio, 8 lines), " +
-		"gpiochip2 (cp2104, 4 lines), gpiochip3 (cp2104, 4 lines), gpiochip4"
-	refused := "permission denied: the user needs the group that owns the device (gpio on Raspberry Pi OS); where it is root's, a udev rule helps"
+		"gpiochip2 (cp2104, 4 lines), gpiochip3 (cp2104, 4 lines), gpiochip904"
+	refused := "permission denied: the user needs the group that owns the device"
 	for _, test := range []struct {
 		at   hw.LineRef
 		o    hw.LineOptions
@@ -54,16 +54,17 @@ func TestErrors(t *testing.T) {
 		want string
 	}{
 		{hw.LineRef{Chip: "gpiochip9", Offset: 1}, hw.LineOptions{}, hw.ErrAbsent, "request line 1 of gpiochip9: no /dev/gpiochip9; " + there},
-		{hw.LineRef{Chip: "pinctrl-rp1"}, hw.LineOptions{}, fs.ErrPermission, "request line 0 of pinctrl-rp1: open /dev/gpiochip4: " + refused},
+		{hw.LineRef{Chip: "pinctrl-rp1"}, hw.LineOptions{}, fs.ErrPermission, "request line 0 of pinctrl-rp1: open /dev/gpiochip904: " + refused},
 		{hw.LineRef{Name: "GPIO99"}, hw.LineOptions{}, hw.ErrAbsent, `request line "GPIO99": no line has that name; ` + there},
+		{hw.LineRef{Name: "ID_SDL"}, hw.LineOptions{}, hw.ErrAbsent, `request line "ID_SDL": no line has that name; did you mean "ID_SDA"?; ` + there},
 		{hw.LineRef{Chip: "gpiochip1", Offset: 17}, hw.LineOptions{}, hw.ErrAbsent,
 			"request line 17 of gpiochip1: gpiochip1 (raspberrypi-exp-gpio) has the lines 0 to 7; is another chip meant? " + there},
-		{hw.LineRef{Name: "twice"}, hw.LineOptions{}, nil, `request line "twice": several lines have that name: ` +
+		{hw.LineRef{Name: "twice"}, hw.LineOptions{}, hw.ErrWrong, `request line "twice": several lines have that name: ` +
 			"line 2 of gpiochip0 (pinctrl-bcm2711), line 1 of gpiochip1 (raspberrypi-exp-gpio); give the chip and the number"},
-		{hw.LineRef{Chip: "cp2104"}, hw.LineOptions{}, nil, `request line 0 of cp2104: 2 chips have the label "cp2104"; give the device: ` + there},
+		{hw.LineRef{Chip: "cp2104"}, hw.LineOptions{}, hw.ErrWrong, `request line 0 of cp2104: 2 chips have the label "cp2104"; give the device: ` + there},
 		{hw.LineRef{Name: "BT_ON"}, hw.LineOptions{}, hw.ErrBusy,
 			`request line "BT_ON": line 0 (BT_ON) of gpiochip1 (raspberrypi-exp-gpio): "bluetooth" uses it: device or resource busy`},
-		{hw.LineRef{Chip: "gpiochip4"}, hw.LineOptions{}, fs.ErrPermission, "request line 0 of gpiochip4: open /dev/gpiochip4: " + refused},
+		{hw.LineRef{Chip: "gpiochip904"}, hw.LineOptions{}, fs.ErrPermission, "request line 0 of gpiochip904: open /dev/gpiochip904: " + refused},
 		{hw.LineRef{Chip: "gpiochip1", Offset: 2}, hw.LineOptions{Edges: true}, errors.ErrUnsupported,
 			"request line 2 of gpiochip1: line 2 of gpiochip1 (raspberrypi-exp-gpio): the chip cannot report edges of it, " +
 				"or not with this bias (no such device): unsupported operation"},
@@ -75,9 +76,22 @@ func TestErrors(t *testing.T) {
 		if fmt.Sprint(err) != test.want || test.kind != nil && !errors.Is(err, test.kind) {
 			t.Errorf("RequestLine(%v) =\n%v; want\n%v (%v)", test.at, err, test.want, test.kind)
 		}
+		if test.o != (hw.LineOptions{}) {
+			continue // what a line cannot do is known once it is asked for
+		}
+		if _, err := bus.ProbeLine(t.Context(), test.at); fmt.Sprint(err) != test.want || test.kind != nil && !errors.Is(err, test.kind) {
+			t.Errorf("ProbeLine(%v) =\n%v; want\n%v (%v)", test.at, err, test.want, test.kind)
+		}
+	}
+	info, err := bus.ProbeLine(t.Context(), hw.LineRef{Name: "ID_SCL"})
+	if want := (hw.LineInfo{Chip: "gpiochip0", Label: "pinctrl-bcm2711", Offset: 1, Name: "ID_SCL"}); info != want || err != nil {
+		t.Errorf("ProbeLine() of a free line = %+v, %v; want %+v", info, err, want)
 	}
 	if _, err := (hw.Host{}).RequestLine(t.Context(), hw.LineRef{}, hw.LineOptions{}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("RequestLine() on an empty host = %v; want errors.ErrUnsupported", err)
+	}
+	if _, err := (hw.Host{}).ProbeLine(t.Context(), hw.LineRef{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("ProbeLine() on an empty host = %v; want errors.ErrUnsupported", err)
 	}
 }
 

@@ -8,7 +8,8 @@
 // which is how registers are read: write the register's number, read what it holds.
 //
 // A chip that does not acknowledge its address is not there: that is [hw.ErrAbsent], as is a bus that has gone with its USB
-// adapter. Looking for what else is on a bus is left to people (i2cdetect): some chips take a probe for a command.
+// adapter. One that a driver of the kernel has is [hw.ErrBusy]. Looking for what else is on a bus is left to people (i2cdetect):
+// some chips take a probe for a command.
 package i2c
 
 import (
@@ -26,6 +27,7 @@ import (
 	"periph.io/x/host/v3/sysfs"
 
 	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/devfile"
 )
 
 // Buses is the I2C buses of this machine.
@@ -46,7 +48,7 @@ func (Buses) OpenI2C(ctx context.Context, n int) (hw.I2CBus, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, hw.Mark(hw.ErrAbsent, fmt.Errorf("open i2c-%d: no %s; %s", n, path, there()))
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w: the user needs the group that owns the device (i2c on Debian)", err)
+		return nil, devfile.Explain(err, path, `SUBSYSTEM=="i2c-dev"`)
 	case err != nil:
 		return nil, err
 	}
@@ -65,6 +67,11 @@ func there() string {
 		return "there are no I2C buses: is the module i2c-dev loaded, and the bus enabled (dtparam=i2c_arm=on on a Raspberry Pi)?"
 	}
 	slices.Sort(paths)
+	for i, path := range paths {
+		if name, err := os.ReadFile("/sys/class/i2c-dev/" + filepath.Base(path) + "/name"); err == nil {
+			paths[i] += " (" + strings.TrimSpace(string(name)) + ")"
+		}
+	}
 	return "there are " + strings.Join(paths, ", ")
 }
 
@@ -74,10 +81,26 @@ type bus struct {
 }
 
 func (b bus) Tx(addr uint16, w, r []byte) error {
+	if err := taken(b.n, addr); err != nil {
+		return err
+	}
 	if err := b.I2C.Tx(addr, w, r); err != nil {
 		return fmt.Errorf("i2c-%d, address %#02x: %w", b.n, addr, kind(err))
 	}
 	return nil
+}
+
+// taken is the error of a chip that a driver of the kernel has. The kernel would let us talk to it all the same: the two would
+// undo each other's settings.
+func taken(n int, addr uint16) error {
+	chip := fmt.Sprintf("%d-%04x", n, addr)
+	driver, err := os.Readlink("/sys/bus/i2c/devices/" + chip + "/driver")
+	if err != nil { // nobody has it; or it is a bus that sysfs does not show
+		return nil
+	}
+	name := filepath.Base(driver)
+	return hw.Mark(hw.ErrBusy, fmt.Errorf("i2c-%d, address %#02x: the kernel's driver %s has the chip; leave its overlay out of config.txt, or: echo %s | sudo tee /sys/bus/i2c/drivers/%s/unbind",
+		n, addr, name, chip, name))
 }
 
 // kind finds the system's error in the text that periph makes of it.

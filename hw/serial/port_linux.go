@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/devfile"
 )
 
 // port is an open terminal. The file is in non-blocking mode and served by Go's poller, so that a Close or a deadline
@@ -39,7 +40,7 @@ func open(path string, o hw.SerialOptions) (hw.SerialPort, error) {
 	// to send us signals.
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, classify(err)
+		return nil, refused(path, classify(err))
 	}
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -49,16 +50,27 @@ func open(path string, o hw.SerialOptions) (hw.SerialPort, error) {
 	p := &port{file: f, conn: conn, breaking: make(chan struct{}, 1), closing: make(chan struct{})}
 	if err := p.ioctl("open", func(fd int) error { return p.prepare(fd, o) }); err != nil {
 		p.Close()
-		return nil, err
+		return nil, refused(path, err)
 	}
 	return p, nil
+}
+
+// refused is why a port could not be opened, in the words of somebody who looks at it from outside.
+func refused(path string, err error) error {
+	if errors.Is(err, hw.ErrBusy) {
+		return busy("open", path, err, devfile.Holders(context.Background(), path))
+	}
+	if _, why := look(path); why != nil {
+		return why
+	}
+	return err
 }
 
 // prepare claims the port before it changes anything, so that losing the race for a port leaves the winner undisturbed.
 func (p *port) prepare(fd int, o hw.SerialOptions) error {
 	t, err := unix.IoctlGetTermios(fd, unix.TCGETS2)
 	if errors.Is(err, unix.ENOTTY) {
-		return fmt.Errorf("not a serial port: %w", err)
+		return hw.Mark(hw.ErrWrong, fmt.Errorf("not a serial port: %w", err))
 	}
 	if err != nil {
 		return err
@@ -166,9 +178,9 @@ func classify(err error) error {
 	case errors.Is(err, unix.EIO), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
 		return hw.Mark(hw.ErrAbsent, explain(fmt.Errorf("the device is gone: %w", pe.Err)))
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
-		return hw.Mark(hw.ErrBusy, explain(fmt.Errorf("another program or session has the port open: %w", pe.Err)))
+		return busy(pe.Op, pe.Path, pe.Err, nil)
 	case errors.Is(err, fs.ErrPermission):
-		return explain(fmt.Errorf("%w: the user needs the group that owns the port (dialout on Debian)", pe.Err))
+		return explain(devfile.Explain(pe.Err, pe.Path, `SUBSYSTEM=="tty"`))
 	}
 	return err
 }

@@ -55,11 +55,20 @@ import (
 // Bus is the serial bus of this machine.
 type Bus struct{}
 
-var _ hw.SerialBus = Bus{}
+var (
+	_ hw.SerialBus    = Bus{}
+	_ hw.SerialProber = Bus{}
+)
 
 // OpenSerial is [Open].
 func (Bus) OpenSerial(ctx context.Context, path string, o hw.SerialOptions) (hw.SerialPort, error) {
 	return Open(ctx, path, o)
+}
+
+// ProbeSerial looks at a port from outside, as [hw.SerialProber] says: at its file, at what sysfs tells of it, and in /proc at
+// who has it open or locked.
+func (Bus) ProbeSerial(ctx context.Context, path string) (hw.SerialInfo, error) {
+	return probe(ctx, path)
 }
 
 // Open opens the port at path, as [hw.SerialBus] says. It does not wait for a carrier, but the kernel may wait: for
@@ -67,7 +76,7 @@ func (Bus) OpenSerial(ctx context.Context, path string, o hw.SerialOptions) (hw.
 // answer. Open returns as soon as ctx is done; the system call that is still running then finishes on its own, and what
 // it opened is closed at once.
 //
-// Errors are of the kinds [hw.ErrAbsent], [hw.ErrBusy], [fs.ErrPermission], [errors.ErrUnsupported] on a system that is not
+// Errors are of the kinds [hw.ErrAbsent], [hw.ErrBusy], [hw.ErrWrong], [fs.ErrPermission], [errors.ErrUnsupported] on a system that is not
 // Linux, or ctx's own.
 func Open(ctx context.Context, path string, o hw.SerialOptions) (hw.SerialPort, error) {
 	if o.Baud <= 0 {

@@ -257,6 +257,29 @@ func (c *OutputConfig) Locate(h hw.Host) ([]driver.Claim, error) { return c.plac
 func (c *InputConfig) Locate(h hw.Host) ([]driver.Claim, error)  { return c.place().claims(h) }
 func (c *SwitchConfig) Locate(h hw.Host) ([]driver.Claim, error) { return c.output().Locate(h) }
 
+// Probe finds the line, and looks who uses it.
+func (c *OutputConfig) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.place().probe(ctx, env.Host)
+}
+func (c *InputConfig) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.place().probe(ctx, env.Host)
+}
+func (c *SwitchConfig) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.output().Probe(ctx, env)
+}
+
+func (p place) probe(ctx context.Context, h hw.Host) (string, error) {
+	at, err := p.request(h)
+	if err != nil {
+		return "", err
+	}
+	info, err := h.ProbeLine(ctx, at)
+	if err != nil {
+		return "", err
+	}
+	return info.String() + ", which nobody uses", nil
+}
+
 // words are the config's in the hardware's.
 var (
 	drives = map[string]hw.Drive{"push_pull": hw.PushPull, "open_drain": hw.OpenDrain, "open_source": hw.OpenSource}
@@ -272,6 +295,23 @@ func word[T any](words map[string]T, w *string) (v T) {
 
 // consumer is who uses a line, for other programs that want it.
 func consumer(env *driver.Env) string { return strings.TrimSpace("jumplead " + env.Path) }
+
+// begin requests a line. One that the kernel does not answer for is kept, as it
+// is to be requested once, and not at every try to open the node.
+func begin(ctx context.Context, env *driver.Env, x interface {
+	Open(context.Context) error
+	Close() error
+}) error {
+	err := x.Open(ctx)
+	if errors.Is(err, lines.ErrStuck) {
+		env.Log.Warn("the line is not there yet", "error", err)
+		return nil
+	}
+	if err != nil {
+		x.Close() // there is nothing to close but what a request may still bring
+	}
+	return err
+}
 
 // over tells the end of the session.
 func over(err error) error {
@@ -293,7 +333,7 @@ func (c *OutputConfig) open(ctx context.Context, env *driver.Env) (*output, erro
 		Drive:     word(drives, c.Drive),
 		Bias:      word(biases, c.Bias),
 	}, c.OnRelease == "inactive", env.Log)
-	if err := x.Open(ctx); err != nil {
+	if err := begin(ctx, env, x); err != nil {
 		return nil, err
 	}
 	return &output{x, env.Log}, nil
@@ -356,7 +396,7 @@ func openInput(ctx context.Context, env *driver.Env, c InputConfig) (driver.Driv
 		Bias:      word(biases, c.Bias),
 		Debounce:  c.Debounce,
 	}, env.Log)
-	if err := x.Open(ctx); err != nil {
+	if err := begin(ctx, env, x); err != nil {
 		return driver.Driver{}, err
 	}
 	return gpio.InputDriver(&input{x}), nil

@@ -100,6 +100,29 @@ func (c Config) addresses() ([]address, error) {
 	return list, nil
 }
 
+// Probe looks for the bus where the environment says that it is.
+func (c Config) Probe(ctx context.Context, _ *driver.Env) (string, error) {
+	list, err := c.addresses()
+	if err != nil {
+		return "", err
+	}
+	var failed error
+	for _, a := range list {
+		probe := func() (string, error) { return network.Route(ctx, a.name) }
+		if a.network == "unix" {
+			probe = func() (string, error) { return network.Socket(a.name) }
+		}
+		found, err := probe()
+		if err == nil {
+			return found, nil
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return "", failed
+}
+
 // Network is the D-Bus backend of the network contract.
 var Network = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_network.driver.DbusNetwork",

@@ -35,6 +35,9 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// Probe looks for the socket's file.
+func (c Config) Probe(context.Context, *driver.Env) (string, error) { return network.Socket(c.Path) }
+
 // Network is the Unix socket backend of the network contract.
 var Network = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_network.driver.UnixNetwork",

@@ -65,6 +65,21 @@ type Config struct {
 	EnableAddress bool   `yaml:"enable_address" default:"true" doc:"tell clients the URL, so that they may connect to it directly"`
 }
 
+// Probe tells whether there is a way to the service.
+func (c Config) Probe(ctx context.Context, _ *driver.Env) (string, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return "", errors.Unwrap(err)
+	}
+	port := u.Port()
+	if port == "" {
+		if port = "80"; u.Scheme == "wss" {
+			port = "443"
+		}
+	}
+	return network.Route(ctx, net.JoinHostPort(u.Hostname(), port))
+}
+
 // Validate implements [driver.Validator].
 func (c Config) Validate() error {
 	u, err := url.Parse(c.URL)

@@ -71,18 +71,22 @@ type Config260 struct {
 
 // The meters.
 var (
-	INA219 = spec("INA219", "a power meter INA219 on an I2C bus, with a switch for a child if it has one", func(c Config219) meter {
-		m := meter{chip: ina219, bus: c.Bus, addr: c.Address, shunt: c.Shunt}
-		m.gain, _ = gain(c.Shunt, c.MaxCurrent)
-		return m
-	})
-	INA226 = spec("INA226", "a power meter INA226 on an I2C bus, with a switch for a child if it has one", func(c Config226) meter {
-		return meter{chip: ina226, bus: c.Bus, addr: c.Address, shunt: c.Shunt}
-	})
-	INA260 = spec("INA260", "a power meter INA260 on an I2C bus, with a switch for a child if it has one", func(c Config260) meter {
-		return meter{chip: ina260, bus: c.Bus, addr: c.Address}
-	})
+	INA219 = spec("INA219", "a power meter INA219 on an I2C bus, with a switch for a child if it has one", Config219.meter)
+	INA226 = spec("INA226", "a power meter INA226 on an I2C bus, with a switch for a child if it has one", Config226.meter)
+	INA260 = spec("INA260", "a power meter INA260 on an I2C bus, with a switch for a child if it has one", Config260.meter)
 )
+
+func (c Config219) meter() meter {
+	m := meter{chip: ina219, bus: c.Bus, addr: c.Address, shunt: c.Shunt}
+	m.gain, _ = gain(c.Shunt, c.MaxCurrent)
+	return m
+}
+
+func (c Config226) meter() meter {
+	return meter{chip: ina226, bus: c.Bus, addr: c.Address, shunt: c.Shunt}
+}
+
+func (c Config260) meter() meter { return meter{chip: ina260, bus: c.Bus, addr: c.Address} }
 
 // switchName is that of the child that switches.
 const switchName = "switch"
@@ -104,6 +108,34 @@ func spec[C any](name, doc string, makeMeter func(C) meter) driver.Spec {
 			}
 			return power.Driver(&m), nil
 		})
+}
+
+// Probe reads what the chip says that it is. Those two registers are all that is
+// asked on the bus, and of this address alone: there are chips that take any
+// question for a command.
+func (c *Config219) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.meter().probe(ctx, env)
+}
+func (c *Config226) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.meter().probe(ctx, env)
+}
+func (c *Config260) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	return c.meter().probe(ctx, env)
+}
+
+func (m meter) probe(ctx context.Context, env *driver.Env) (string, error) {
+	m.host = env.Host
+	if err := m.with(ctx, m.identify); err != nil {
+		if _, ok := env.Child(switchName); ok && errors.Is(err, hw.ErrAbsent) {
+			err = fmt.Errorf("%w; or is it behind its switch, and that is off?", err)
+		}
+		return "", err
+	}
+	n, _ := m.bus.find(m.host.Names)
+	if m.chip.die == 0 {
+		return fmt.Sprintf("a chip at %#02x on i2c-%d, as it seems an %s: those do not tell what they are", m.addr, n, m.chip.name), nil
+	}
+	return fmt.Sprintf("an %s at %#02x on i2c-%d", m.chip.name, m.addr, n), nil
 }
 
 // Bus is an I2C bus: its number, or the board's name for it.
@@ -321,9 +353,9 @@ func (m *meter) identify(_ context.Context, c conn) error {
 	case m.chip.die == 0 && is == "", is == m.chip.name:
 		return nil // an INA219 does not tell what it is
 	case is != "":
-		return hw.Mark(hw.ErrAbsent, fmt.Errorf("another chip is there: an %s; is the type in the config right?", is))
+		return hw.Mark(hw.ErrWrong, fmt.Errorf("another chip is there: an %s; is the type in the config right?", is))
 	}
-	return hw.Mark(hw.ErrAbsent, fmt.Errorf("another chip is there: its maker is %#04x and its die %#04x, where an %s has %#04x and %#03xN",
+	return hw.Mark(hw.ErrWrong, fmt.Errorf("another chip is there: its maker is %#04x and its die %#04x, where an %s has %#04x and %#03xN",
 		by, die, m.chip.name, maker, m.chip.die))
 }
 

@@ -20,9 +20,9 @@
 //
 // A device that is not there does not keep the exporter from starting; its node
 // answers "unavailable" until it is plugged in. With check_present the exporter
-// looks for the device file when a session begins, so that the log tells of a
-// missing device early. It only looks: opening the port would pulse DTR, which
-// resets many boards. A socket is not tried before a client connects, because
+// looks at the device file when a session begins, so that the log tells early of a
+// device that is missing, forbidden or no serial port. It only looks: opening the
+// port would pulse DTR, which resets many boards. A socket is not tried before a client connects, because
 // many terminal servers serve one connection only.
 package pyserial
 
@@ -30,10 +30,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -41,6 +39,7 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/drivers/network"
 	"github.com/jumplead/jumplead/drivers/serial"
 	"github.com/jumplead/jumplead/hw"
 )
@@ -146,7 +145,7 @@ func address(s string) (string, error) {
 	return net.JoinHostPort(u.Hostname(), strconv.FormatUint(port, 10)), nil
 }
 
-func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
+func open(ctx context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 	kind, where, err := c.target()
 	if err != nil {
 		return driver.Driver{}, fmt.Errorf("url: %w", err)
@@ -170,7 +169,7 @@ func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 		return serial.Driver(sockets{l}, l.Release), nil
 	}
 	if c.CheckPresent {
-		if err := present(where); err != nil {
+		if err := present(ctx, env.Host, where); err != nil {
 			return driver.Driver{}, err
 		}
 	}
@@ -184,16 +183,31 @@ func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 	return serial.Driver(l, l.Release), nil
 }
 
-// present looks for the device file without opening it.
-func present(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return hw.Mark(hw.ErrAbsent, fmt.Errorf("check_present: %w: is the device plugged in?", err))
-	case err != nil:
-		return fmt.Errorf("check_present: %w", err)
-	case info.Mode()&fs.ModeCharDevice == 0:
-		return fmt.Errorf("check_present: %w", &fs.PathError{Op: "stat", Path: path, Err: errors.New("not a serial port")})
+// present looks whether the port could be opened, without opening it. That somebody
+// has it now may be over when a client connects.
+func present(ctx context.Context, h hw.Host, path string) error {
+	_, err := h.ProbeSerial(ctx, path)
+	if errors.Is(err, hw.ErrBusy) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
 	}
-	return nil
+	return err
+}
+
+// Probe looks at the port from outside. Of a socket it finds out whether there is
+// a way to its host, and of a loop nothing.
+func (c *Config) Probe(ctx context.Context, env *driver.Env) (string, error) {
+	kind, where, err := c.target()
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("url: %w", err)
+	case kind == loop:
+		return "a loop in memory", nil
+	case kind == socket:
+		return network.Route(ctx, where)
+	}
+	info, err := env.Host.ProbeSerial(ctx, where)
+	if err != nil {
+		return "", err
+	}
+	return info.String() + ", which nobody is seen to use", nil
 }

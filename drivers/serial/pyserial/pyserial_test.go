@@ -140,8 +140,7 @@ type duplex struct {
 	io.Writer
 }
 
-// device is a model of a serial device with modem lines, which has a device file
-// for check_present to see.
+// device is a model of a serial device with modem lines.
 type device struct {
 	*models.UART
 	path  string
@@ -152,26 +151,13 @@ type device struct {
 func plug(t testing.TB, u *models.UART) (device, drivertest.Bench) {
 	t.Helper()
 	host, board := hwtest.Host()
-	d := device{u, filepath.Join(t.TempDir(), "ttyUSB0"), board}
+	d := device{u, "/dev/ttyUSB0", board}
 	d.plugIn(t)
 	return d, drivertest.Bench{Host: host, Log: &drivertest.Log{}}
 }
 
-func (d device) plugIn(t testing.TB) {
-	t.Helper()
-	if err := os.Symlink(os.DevNull, d.path); err != nil { // any character device will do
-		t.Fatal(err)
-	}
-	d.board.Serial.Plug(d.path, d.UART)
-}
-
-func (d device) unplug(t testing.TB) {
-	t.Helper()
-	if err := os.Remove(d.path); err != nil {
-		t.Fatal(err)
-	}
-	d.board.Serial.Unplug(d.path)
-}
+func (d device) plugIn(testing.TB) { d.board.Serial.Plug(d.path, d.UART) }
+func (d device) unplug(testing.TB) { d.board.Serial.Unplug(d.path) }
 
 func (d device) far(*testing.T) io.ReadWriter { return duplex{&d.Received, d.UART} }
 
@@ -372,23 +358,22 @@ func TestPresenceMovesNothing(t *testing.T) {
 }
 
 func TestPresence(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	tests := []struct {
 		path  string
 		check bool
 		class driver.Class // of close, which needs no device by itself
 	}{
-		{filepath.Join(dir, "absent"), true, driver.Unavailable},
-		{filepath.Join(dir, "absent"), false, driver.OK},
-		{file, true, driver.Device},
-		{filepath.Join(file, "x"), true, driver.Device},
+		{"/dev/absent", true, driver.Unavailable},
+		{"/dev/absent", false, driver.OK},
+		{"/dev/other", true, driver.Unavailable},
+		{"/dev/forbidden", true, driver.Device},
+		{"/dev/forbidden", false, driver.OK},
 	}
 	for _, test := range tests {
-		host, _ := hwtest.Host()
+		host, board := hwtest.Host()
+		board.Serial.Put("/dev/other")
+		board.Serial.Plug("/dev/forbidden", &models.UART{})
+		board.Serial.Forbid("/dev/forbidden", true)
 		log := &drivertest.Log{}
 		c := open(t, drivertest.Bench{Host: host, Log: log}, fmt.Sprintf("{url: %s, check_present: %t}", test.path, test.check))
 		warned := strings.Contains(log.String(), "device cannot be used now")
@@ -402,7 +387,7 @@ func TestPresence(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), test.path) {
 			t.Errorf("Close() = %v; want an error that names %s", err, test.path)
 		}
-		if _, err := c.Connect(t.Context()); err == nil || test.class == driver.OK && driver.Classify(err) != driver.Unavailable {
+		if _, err := c.Connect(t.Context()); err == nil || test.path == "/dev/absent" && driver.Classify(err) != driver.Unavailable {
 			t.Errorf("Connect() with %s = %v; want an error", test.path, err)
 		}
 	}

@@ -51,6 +51,7 @@ import (
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/storage"
+	"github.com/jumplead/jumplead/hw/devfile"
 )
 
 // Config is upstream's.
@@ -94,6 +95,34 @@ func (c *Config) Validate() error {
 		errs = append(errs, driver.BadKey("kwargs", "wants a root: the directory that is served"))
 	}
 	return errors.Join(errs...)
+}
+
+// Probe looks at the directory. One that is missing is made when a session begins,
+// where that is possible.
+func (c Config) Probe(context.Context, *driver.Env) (string, error) {
+	dir, err := filepath.Abs(c.Kwargs["root"])
+	if err != nil {
+		return "", err
+	}
+	at, missing := dir, false
+	for {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && !info.IsDir():
+			return "", &fs.PathError{Op: "open", Path: at, Err: syscall.ENOTDIR}
+		case err == nil:
+			if err := devfile.Usable(at); err != nil {
+				return "", err
+			}
+			if missing {
+				return dir + ", which a session will make in " + at, nil
+			}
+			return dir, nil
+		case !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at):
+			return "", err
+		}
+		at, missing = filepath.Dir(at), true
+	}
 }
 
 func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {

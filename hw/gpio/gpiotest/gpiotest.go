@@ -67,6 +67,13 @@ func (b *Board) Forbid(chip string) {
 	b.closed[chip] = true
 }
 
+// Allow gives it back.
+func (b *Board) Allow(chip string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.closed, chip)
+}
+
 // Remove takes a chip away. Lines that were requested of it answer that it is gone.
 func (b *Board) Remove(name string) {
 	b.mu.Lock()
@@ -204,6 +211,14 @@ func (c *Chip) Leave(offset int) {
 	c.lines[offset].settle()
 }
 
+// Join makes a wire follow another, as a piece of wire does.
+func (c *Chip) Join(from, to int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines[from].joined = c.lines[to]
+	c.lines[from].settle()
+}
+
 // Level is what is on a wire: high or not.
 func (c *Chip) Level(offset int) bool {
 	c.mu.Lock()
@@ -256,6 +271,7 @@ type line struct {
 	level   bool
 	user    *request
 	history []Change
+	joined  *line // follows this one
 }
 
 // settle finds out what is on the wire.
@@ -280,6 +296,10 @@ func (l *line) settle() {
 	l.level = level
 	if l.user != nil {
 		l.user.changed()
+	}
+	if l.joined != nil {
+		l.joined.outside = &level
+		l.joined.settle()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"syscall"
 
@@ -23,6 +24,9 @@ type Buses struct {
 	mu    sync.Mutex
 	buses map[int]map[uint16]Chip
 	open  int
+
+	forbidden map[int]bool      // to this user
+	taken     map[uint16]string // by drivers of the kernel
 }
 
 var _ hw.I2C = (*Buses)(nil)
@@ -53,6 +57,20 @@ func (b *Buses) Plug(n int, addr uint16, c Chip) {
 	}
 }
 
+// Forbid takes away the right to open a bus, or gives it back.
+func (b *Buses) Forbid(n int, forbidden bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forbidden = map[int]bool{n: forbidden}
+}
+
+// Take gives the chips at an address to a driver of the kernel; "" takes them back.
+func (b *Buses) Take(addr uint16, driver string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.taken = map[uint16]string{addr: driver}
+}
+
 // Held is how many open buses were not closed.
 func (b *Buses) Held() int {
 	b.mu.Lock()
@@ -70,6 +88,9 @@ func (b *Buses) OpenI2C(ctx context.Context, n int) (hw.I2CBus, error) {
 	if b.buses[n] == nil {
 		return nil, hw.Mark(hw.ErrAbsent, fmt.Errorf("open i2c-%d: no such bus", n))
 	}
+	if b.forbidden[n] {
+		return nil, fmt.Errorf("open /dev/i2c-%d: %w: the user needs the group that owns the device", n, fs.ErrPermission)
+	}
 	b.open++
 	return &bus{buses: b, n: n}, nil
 }
@@ -83,6 +104,9 @@ type bus struct {
 func (b *bus) Tx(addr uint16, w, r []byte) error {
 	b.buses.mu.Lock()
 	defer b.buses.mu.Unlock()
+	if driver := b.buses.taken[addr]; driver != "" {
+		return hw.Mark(hw.ErrBusy, fmt.Errorf("i2c-%d, address %#02x: the kernel's driver %s has the chip", b.n, addr, driver))
+	}
 	c := b.buses.buses[b.n][addr]
 	if c == nil {
 		return hw.Mark(hw.ErrAbsent, fmt.Errorf("i2c-%d, address %#02x: no chip answers: %w", b.n, addr, syscall.ENXIO))

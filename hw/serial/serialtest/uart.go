@@ -26,8 +26,10 @@ import (
 
 // Bus is a fake serial bus: paths at which devices are plugged in. The zero Bus is ready for use and has none.
 type Bus struct {
-	mu      sync.Mutex
-	devices map[string]*UART
+	mu        sync.Mutex
+	devices   map[string]*UART
+	others    map[string]bool // what is no serial port
+	forbidden map[string]bool // to this user
 }
 
 var _ hw.SerialBus = (*Bus)(nil)
@@ -41,6 +43,7 @@ func (b *Bus) Plug(path string, u *UART) {
 	}
 	u.plugIn()
 	b.devices[path] = u
+	delete(b.others, path)
 }
 
 // Unplug takes away the device at path, if there is one. Whoever has it open is hung up.
@@ -64,9 +67,9 @@ func (b *Bus) OpenSerial(ctx context.Context, path string, o hw.SerialOptions) (
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	u := b.devices[path]
-	if u == nil {
-		return nil, hw.Mark(hw.ErrAbsent, fail(fs.ErrNotExist))
+	u, err := b.find(path)
+	if err != nil {
+		return nil, fail(err)
 	}
 	p, err := u.open(path, o)
 	if err != nil {
@@ -179,7 +182,7 @@ func (u *UART) open(path string, o hw.SerialOptions) (*port, error) {
 	defer u.mu.Unlock()
 	claimed := slices.ContainsFunc(u.ports, func(p *port) bool { return p.claims })
 	if claimed { // for a Shared open too: the kernel lets only root pass
-		return nil, hw.Mark(hw.ErrBusy, errors.New("another program or session has the port open"))
+		return nil, errTaken
 	}
 	p := &port{uart: u, path: path, claims: !o.Shared, breaking: make(chan struct{}, 1)}
 	u.ports = append(u.ports, p)
