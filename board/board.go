@@ -10,9 +10,12 @@
 //
 // # Sources
 //
-// The header: Raspberry Pi's documentation of the 40-pin header. Labels and numbers of lines: the kernel's drivers
-// pinctrl-bcm2835.c, pinctrl-rp1.c and gpio-raspberrypi-exp.c. Serial ports and I2C: Raspberry Pi's documentation of its
-// UARTs, and the aliases of its device trees.
+// The Linux of Raspberry Pi, branch rpi-6.12.y, in arch/arm/boot/dts/broadcom and arch/arm64/boot/dts/broadcom:
+// compatible and gpio-line-names of bcm2710-rpi-3-b.dts, -3-b-plus.dts, -zero-2-w.dts and -cm0.dts, of bcm2711-rpi-4-b.dts and
+// of bcm2712-rpi-5-b.dts; the aliases for serial ports and I2C buses of bcm2708-rpi.dtsi, bcm2711-rpi-ds.dtsi and
+// bcm2712-rpi.dtsi. The compatibles that mainline has are in Documentation/devicetree/bindings/arm/bcm/bcm2835.yaml. Labels of
+// chips: pinctrl-bcm2835.c, pinctrl-rp1.c, gpio-raspberrypi-exp.c. The header: Raspberry Pi's documentation of its 40 pins.
+// QEMU's machine: hw/arm/virt.c, and the kernel's gpio-pl061.c, whose label is the device's name.
 package board
 
 import (
@@ -103,9 +106,10 @@ func header40() map[int]string {
 	return pins
 }
 
-// headerLines are the lines GPIO0 to GPIO27 that the header has. On all Raspberry Pis their offsets are these numbers.
+// headerLines are the lines GPIO0 to GPIO27 that the header has. On all Raspberry Pis their offsets are these numbers. The
+// kernel calls the first two, which are for the EEPROM of an extension, ID_SDA and ID_SCL.
 func headerLines(chip string) map[string]Line {
-	lines := map[string]Line{}
+	lines := map[string]Line{"ID_SDA": {chip, 0}, "ID_SCL": {chip, 1}}
 	for _, name := range header40() {
 		if n, ok := number(name); ok {
 			lines[name] = Line{chip, n}
@@ -123,23 +127,24 @@ func number(name string) (n int, ok bool) {
 	return n, ok
 }
 
-// The first UART of a Pi with Bluetooth is Bluetooth's; the header's is the small one, ttyS0. /dev/serial0 is the
-// header's on all of them.
+// The first UART of a Pi with Bluetooth is Bluetooth's, whose driver keeps it to itself; the header's is the small one, ttyS0.
+// Both change places with the overlays disable-bt and miniuart-bt. /dev/serial0 is the header's in any case.
 func rpi3() Board {
 	return Board{
 		Name:  "rpi3",
 		Model: "Raspberry Pi 3 Model A+, B, B+",
 		Compatible: []string{"raspberrypi,3-model-b", "raspberrypi,3-model-b-plus", "raspberrypi,3-model-a-plus",
-			"raspberrypi,3-compute-module"},
+			"raspberrypi,3-compute-module", "raspberrypi,3-compute-module-lite"},
 		Chips:  map[string]string{"gpiochip0": "pinctrl-bcm2835"},
 		Lines:  headerLines("pinctrl-bcm2835"),
 		Pins:   header40(),
-		Serial: map[string]string{"serial0": "/dev/serial0", "console": "/dev/serial0", "bluetooth": "/dev/ttyAMA0"},
+		Serial: map[string]string{"serial0": "/dev/serial0", "console": "/dev/serial0"},
 		I2C:    map[string]int{"I2C1": 1, "I2C0": 0},
 		CAN:    []string{"can0"},
 	}
 }
 
+// The UARTs 2 to 5 go by their numbers since Linux 6.0; before, by how many of them there were.
 func rpi4() Board {
 	return Board{
 		Name:       "rpi4",
@@ -148,15 +153,16 @@ func rpi4() Board {
 		Chips:      map[string]string{"gpiochip0": "pinctrl-bcm2711", "gpiochip1": "raspberrypi-exp-gpio"},
 		Lines:      headerLines("pinctrl-bcm2711"),
 		Pins:       header40(),
-		Serial: map[string]string{"serial0": "/dev/serial0", "console": "/dev/serial0", "bluetooth": "/dev/ttyAMA0",
+		Serial: map[string]string{"serial0": "/dev/serial0", "console": "/dev/serial0",
 			"uart2": "/dev/ttyAMA2", "uart3": "/dev/ttyAMA3", "uart4": "/dev/ttyAMA4", "uart5": "/dev/ttyAMA5"},
 		I2C: map[string]int{"I2C1": 1, "I2C0": 0, "I2C3": 3, "I2C4": 4, "I2C5": 5, "I2C6": 6},
 		CAN: []string{"can0"},
 	}
 }
 
-// The header of the Pi 5 is on RP1. Its chip was gpiochip4 up to Linux 6.6.44 and is gpiochip0 since; Raspberry Pi OS keeps
-// /dev/gpiochip4 as a link.
+// The header of the Pi 5 is on RP1. Its chip was gpiochip4 up to Linux 6.6.44 and is gpiochip0 since (raspberrypi/linux, pull
+// request 6144); Raspberry Pi OS keeps /dev/gpiochip4 as a link. A login is expected at the small connector between the HDMI
+// ports, which is uart10.
 func rpi5() Board {
 	return Board{
 		Name:       "rpi5",
@@ -174,8 +180,8 @@ func rpi5() Board {
 
 func rpiZero2W() Board {
 	b := rpi3()
-	b.Name, b.Model = "rpi-zero-2w", "Raspberry Pi Zero 2 W"
-	b.Compatible = []string{"raspberrypi,model-zero-2-w", "raspberrypi,model-zero-2"}
+	b.Name, b.Model = "rpi-zero-2w", "Raspberry Pi Zero 2 W, Compute Module 0"
+	b.Compatible = []string{"raspberrypi,model-zero-2-w", "raspberrypi,0-compute-module"}
 	return b
 }
 
