@@ -11,6 +11,11 @@
 // A promised capability that turns out to be missing fails the test. The program cmd/vm boots a machine that has the
 // kernel's simulated buses, promises them, and runs tests there.
 //
+// On a board, a bench file says what is wired to it for tests: two lines that are joined, a serial port that hears itself, a
+// power meter. The suites that models and simulated buses pass then run on those; see [BenchFile].
+//
+//	JUMPLEAD_BENCH=bench.yaml go test ./hw/... ./drivers/...
+//
 // A test that needs no hardware at all, only something that behaves like it, takes a [Board] of models from [Host].
 package hwtest
 
@@ -36,36 +41,49 @@ import (
 type Capability string
 
 const (
-	DBus    Capability = "dbus"     // dbus-daemon, the message bus
-	GPIOSim Capability = "gpio-sim" // the kernel's simulated GPIO chips, made through configfs
-	I2CStub Capability = "i2c-stub" // the kernel's simulated SMBus; see I2CStubPath
-	Packers Capability = "packers"  // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
-	PTY     Capability = "pty"      // the kernel's pseudo-terminals
-	Python  Capability = "python"   // the stock Python packages in a virtual environment; see NeedFunc
-	Systemd Capability = "systemd"  // systemd-analyze, which judges unit files
-	UART    Capability = "uart"     // a real serial port that a test may play with; see UARTPath
-	USB     Capability = "usb"      // the kernel's virtual USB host controller, for hw/usbtest
-	VCAN    Capability = "vcan"     // the kernel's virtual CAN buses, and the right to make them
-	VM      Capability = "vm"       // QEMU and a kernel for it, to make machines as cmd/vm does; see NeedFunc
-	VSock   Capability = "vsock"    // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
+	// What is wired to a board; see BenchFile.
+	BenchGPIO   Capability = "bench-gpio"   // pairs of joined lines; see GPIOLoops
+	BenchMeter  Capability = "bench-meter"  // power meters on an I2C bus; see Meters
+	BenchSerial Capability = "bench-serial" // serial ports that hear themselves; see SerialLoops
+
+	CGroup   Capability = "cgroup"   // a control group (v2) of one's own with the controllers cpu, memory and pids; see NeedFunc
+	DBus     Capability = "dbus"     // dbus-daemon, the message bus
+	GPIOSim  Capability = "gpio-sim" // the kernel's simulated GPIO chips, made through configfs
+	I2CStub  Capability = "i2c-stub" // the kernel's simulated SMBus; see I2CStubPath
+	Landlock Capability = "landlock" // the kernel's Landlock, which keeps files out of reach; see NeedFunc
+	Packers  Capability = "packers"  // the programs gzip, pigz, bzip2, pbzip2, xz, zstd, pzstd; see NeedFunc
+	PTY      Capability = "pty"      // the kernel's pseudo-terminals
+	Python   Capability = "python"   // the stock Python packages in a virtual environment; see NeedFunc
+	Systemd  Capability = "systemd"  // systemd-analyze, which judges unit files
+	UART     Capability = "uart"     // a real serial port that a test may play with; see UARTPath
+	USB      Capability = "usb"      // the kernel's virtual USB host controller, for hw/usbtest
+	VCAN     Capability = "vcan"     // the kernel's virtual CAN buses, and the right to make them
+	VM       Capability = "vm"       // QEMU and a kernel for it, to make machines as cmd/vm does; see NeedFunc
+	VSock    Capability = "vsock"    // the kernel's sockets between virtual machines, with their loopback; see NeedFunc
 )
 
 // probes says of each capability how to find out whether it is there. A nil probe belongs to the tests: they alone can
 // look, and call NeedFunc. A capability that is missing from this list cannot be needed or promised, so that a misspelt
 // promise is noticed.
 var probes = map[Capability]func() error{
-	DBus:    func() error { _, err := exec.LookPath("dbus-daemon"); return err },
-	GPIOSim: func() error { return writable("/sys/kernel/config/gpio-sim") },
-	I2CStub: func() error { _, err := I2CStubPath(); return err },
-	Packers: nil,
-	PTY:     probePTY,
-	Python:  nil,
-	Systemd: func() error { _, err := exec.LookPath("systemd-analyze"); return err },
-	UART:    probeUART,
-	USB:     func() error { return writable("/sys/devices/platform/vhci_hcd.0/attach") },
-	VCAN:    func() error { return writable("/sys/module/vcan") },
-	VM:      nil,
-	VSock:   nil,
+	BenchGPIO:   wired("gpio", gpioLoops),
+	BenchMeter:  wired("meters", meters),
+	BenchSerial: wired("serial", serialLoops),
+
+	CGroup:   nil,
+	DBus:     func() error { _, err := exec.LookPath("dbus-daemon"); return err },
+	GPIOSim:  func() error { return writable("/sys/kernel/config/gpio-sim") },
+	I2CStub:  func() error { _, err := I2CStubPath(); return err },
+	Landlock: nil,
+	Packers:  nil,
+	PTY:      probePTY,
+	Python:   nil,
+	Systemd:  func() error { _, err := exec.LookPath("systemd-analyze"); return err },
+	UART:     probeUART,
+	USB:      func() error { return writable("/sys/devices/platform/vhci_hcd.0/attach") },
+	VCAN:     func() error { return writable("/sys/module/vcan") },
+	VM:       nil,
+	VSock:    nil,
 }
 
 // Promises is the environment variable in which a test run lists, with commas, the capabilities that it has.
