@@ -90,8 +90,8 @@ var (
 )
 
 // RequestLine finds and takes a line. Errors are of the kinds [hw.ErrAbsent] (no such chip or line; the text says what
-// there is), [hw.ErrBusy] (the text says who has it), [fs.ErrPermission], [errors.ErrUnsupported] (the line cannot do what
-// the options ask for), or ctx's own.
+// there is), [hw.ErrBusy] (the text says who has it), [hw.ErrWrong] (it cannot be told which line is meant, or that cannot do
+// what the options ask for, which is [errors.ErrUnsupported], too), [fs.ErrPermission], or ctx's own.
 func (b Bus) RequestLine(ctx context.Context, at hw.LineRef, o hw.LineOptions) (hw.Line, error) {
 	line, err := b.request(ctx, at, o)
 	if err != nil {
@@ -116,7 +116,6 @@ func (b Bus) request(ctx context.Context, at hw.LineRef, o hw.LineOptions) (hw.L
 	return line, nil
 }
 
-// find opens the chip that has a line.
 // ProbeLine finds a line and looks who uses it, without taking it. It opens the line's chip, which concerns nobody. Errors
 // are as those of RequestLine.
 func (b Bus) ProbeLine(ctx context.Context, at hw.LineRef) (hw.LineInfo, error) {
@@ -146,6 +145,7 @@ func (b Bus) probe(ctx context.Context, at hw.LineRef) (info hw.LineInfo, err er
 	return hw.LineInfo{Chip: chip.Name(), Label: chip.Label(), Offset: offset, Name: s.Name}, nil
 }
 
+// find opens the chip that has a line.
 func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 	candidates, err := b.candidates(at)
 	if err != nil {
@@ -166,8 +166,8 @@ func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 		offset int
 	}
 	var found []place
-	for i, chip := range candidates {
 	var names []string
+	for i, chip := range candidates {
 		for offset := range chip.Lines() {
 			s, err := chip.Line(offset)
 			if err != nil {
@@ -176,8 +176,8 @@ func (b Bus) find(at hw.LineRef) (Chip, int, error) {
 			if s.Name == at.Name {
 				found = append(found, place{i, offset})
 			}
-		}
 			names = append(names, s.Name)
+		}
 	}
 	switch len(found) {
 	case 0:
@@ -212,9 +212,9 @@ func (b Bus) candidates(at hw.LineRef) ([]Chip, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist), gone(err):
 			return nil, absent("no %s; %s", ref, b.inventory())
-		case err != nil:
 		case errors.Is(err, syscall.ENOTTY), errors.Is(err, syscall.EINVAL):
 			return nil, hw.Mark(hw.ErrWrong, fmt.Errorf("%w; %s", err, b.inventory()))
+		case err != nil:
 			return nil, forbidden(err)
 		}
 		return []Chip{chip}, nil
