@@ -226,6 +226,13 @@ func (c *Chip) Level(offset int) bool {
 	return c.lines[offset].level
 }
 
+// Output reports whether the line is an output.
+func (c *Chip) Output(offset int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lines[offset].output
+}
+
 // Used reports whether somebody has the line.
 func (c *Chip) Used(offset int) bool {
 	c.mu.Lock()
@@ -264,6 +271,7 @@ type line struct {
 	offset  int
 	name    string
 	outside *bool // what the world drives, or nil
+	joined  *line // follows this one
 	output  bool
 	value   bool // that the host drives, electrical
 	drive   hw.Drive
@@ -271,7 +279,6 @@ type line struct {
 	level   bool
 	user    *request
 	history []Change
-	joined  *line // follows this one
 }
 
 // settle finds out what is on the wire.
@@ -290,16 +297,16 @@ func (l *line) settle() {
 	if last.Output != l.output || last.High != level {
 		l.history = append(l.history, Change{l.output, level, time.Now()})
 	}
+	if l.joined != nil {
+		l.joined.outside = &level
+		l.joined.settle()
+	}
 	if l.level == level {
 		return
 	}
 	l.level = level
 	if l.user != nil {
 		l.user.changed()
-	}
-	if l.joined != nil {
-		l.joined.outside = &level
-		l.joined.settle()
 	}
 }
 
