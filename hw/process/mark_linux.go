@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +28,8 @@ type Mark struct {
 	// where there is a Session. 0 is never.
 	Strays Time
 
-	seen map[int]Time
+	seen   map[int]Time
+	groups []*group // of programs with limits; forgotten when they are gone
 }
 
 // Time is when a process began, in the kernel's ticks since the machine did.
@@ -47,6 +49,11 @@ func (m *Mark) Strike(sig syscall.Signal) {
 func (m *Mark) Hit(sig syscall.Signal) (n int) {
 	mine := m.find() // before they lose their ancestors
 	m.Strike(sig)
+	if sig == syscall.SIGKILL {
+		for _, g := range m.groups {
+			g.kill()
+		}
+	}
 	for _, p := range mine {
 		if p.session == m.Session && p.group == p.session || p.send(sig) {
 			n++
@@ -59,6 +66,7 @@ func (m *Mark) Hit(sig syscall.Signal) (n int) {
 // group, by that program's own mark: soon nothing else may tell that it was one of
 // its processes.
 func (m *Mark) Inherit(of Mark) {
+	m.groups = append(m.groups, slices.DeleteFunc(slices.Clone(of.groups), (*group).remove)...)
 	if syscall.Kill(-of.Session, 0) != nil { // as mostly; while there is a group, its number is its own
 		return
 	}
@@ -71,12 +79,19 @@ func (m *Mark) Inherit(of Mark) {
 // find lists the living processes that bear the mark.
 func (m *Mark) find() (mine []entry) {
 	all, seen := table(), map[int]Time{}
+	grouped := map[int]bool{}
+	m.groups = slices.DeleteFunc(m.groups, func(g *group) bool {
+		for _, pid := range pids(g.dir) {
+			grouped[pid] = true
+		}
+		return m.Session == 0 && g.remove()
+	})
 	take := func(p entry) {
 		seen[p.pid] = p.began
 		mine = append(mine, p)
 	}
 	for _, p := range all {
-		if began, ok := m.seen[p.pid]; !p.dead() && (ok && began == p.began || m.on(p)) {
+		if began, ok := m.seen[p.pid]; !p.dead() && (ok && began == p.began || grouped[p.pid] || m.on(p)) {
 			take(p)
 		}
 	}

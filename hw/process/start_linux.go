@@ -18,6 +18,7 @@ import (
 type Process struct {
 	cmd    *exec.Cmd
 	tag    string
+	bounds *bounds // nil: it has no limits
 	began  Time
 	settle func() // lets the program be waited for
 
@@ -27,8 +28,10 @@ type Process struct {
 // Start starts a program as the leader of a session of its own, with the tag,
 // NAME=VALUE, in its environment. It ends with this process, should that be
 // killed; its children do not.
-func Start(cmd *exec.Cmd, tag string) (*Process, error) {
-	p := &Process{cmd: cmd, tag: tag, exited: make(chan struct{}), settled: make(chan struct{}), waited: make(chan struct{})}
+func Start(cmd *exec.Cmd, tag string) (*Process, error) { return start(cmd, tag, nil) }
+
+func start(cmd *exec.Cmd, tag string, b *bounds) (*Process, error) {
+	p := &Process{cmd: cmd, tag: tag, bounds: b, exited: make(chan struct{}), settled: make(chan struct{}), waited: make(chan struct{})}
 	p.settle = sync.OnceFunc(func() { close(p.settled) })
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
@@ -52,7 +55,7 @@ func (p *Process) hold(started chan<- error) {
 	family.Lock()
 	family.starting++
 	family.Unlock()
-	err := p.cmd.Start()
+	err := p.bounds.start(p.cmd)
 	family.Lock()
 	family.starting--
 	if err == nil {
@@ -70,9 +73,11 @@ func (p *Process) hold(started chan<- error) {
 	for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	runtime.UnlockOSThread()
+	p.bounds.ended()
 	close(p.exited)
 	<-p.settled
 	_ = p.cmd.Wait() // its status is read later
+	p.bounds.leave()
 	family.Lock()
 	delete(family.started, p.cmd.Process.Pid)
 	family.Unlock()
@@ -87,7 +92,9 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 func (p *Process) Began() Time { return p.began }
 
 // Mark tells the program's processes from all others, until Settle.
-func (p *Process) Mark() Mark { return Mark{Session: p.cmd.Process.Pid, Tag: p.tag} }
+func (p *Process) Mark() Mark {
+	return Mark{Session: p.cmd.Process.Pid, Tag: p.tag, groups: p.bounds.groups()}
+}
 
 // Settle says that the mark is not needed any more, and waits for the program,
 // unless it is in the kernel's hands. It must be called once the program has

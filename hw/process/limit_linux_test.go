@@ -1,0 +1,590 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jumplead/jumplead/hw"
+	"github.com/jumplead/jumplead/hw/hwtest"
+	"golang.org/x/sys/unix"
+)
+
+// needLandlock skips the test where the kernel has none.
+func needLandlock(t testing.TB) {
+	t.Helper()
+	hwtest.NeedFunc(t, hwtest.Landlock, func() error {
+		_, err := landlockVersion()
+		return err
+	})
+}
+
+// needGroups skips the test where this process may not make control groups.
+func needGroups(t testing.TB) {
+	t.Helper()
+	hwtest.NeedFunc(t, hwtest.CGroup, func() error {
+		d := groups()
+		for _, c := range []string{"memory", "cpu", "pids"} {
+			if !d.has(c) {
+				return d.why(c)
+			}
+		}
+		return nil
+	})
+}
+
+// ran is what became of a program.
+type ran struct {
+	out, err string
+	code     int
+	struck   string
+}
+
+// limited runs a program to its end.
+func limited(t *testing.T, l hw.Limits, cmd *exec.Cmd) (r ran, err error) {
+	t.Helper()
+	var out [2]*os.File
+	var text [2]bytes.Buffer
+	var reading sync.WaitGroup
+	defer func() {
+		for _, to := range out {
+			to.Close()
+		}
+		reading.Wait()
+		r.out, r.err = text[0].String(), text[1].String()
+	}()
+	for i := range out {
+		from, to, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[i] = to
+		reading.Go(func() {
+			defer from.Close()
+			_, _ = io.Copy(&text[i], from)
+		})
+	}
+	cmd.Stdout, cmd.Stderr = out[0], out[1]
+	p, err := StartLimited(cmd, TagName()+"=1", &l)
+	if err != nil {
+		return r, err
+	}
+	select {
+	case <-p.Exited():
+	case <-time.After(time.Minute):
+		t.Errorf("%v has not ended after a minute", cmd.Args)
+	}
+	m := p.Mark()
+	until(t, "all have ended", func() bool { return m.Hit(syscall.SIGKILL) == 0 })
+	p.Settle()
+	until(t, "the group is gone", func() bool {
+		return !slices.ContainsFunc(m.groups, func(g *group) bool { return !g.remove() })
+	})
+	return ran{code: p.Code(), struck: p.Struck()}, nil
+}
+
+func bash(script string, args ...string) *exec.Cmd {
+	return exec.Command("bash", append([]string{"-c", script, "bash"}, args...)...)
+}
+
+// nobody is a user without rights, or this one if it is not root.
+func nobody(cmd *exec.Cmd) *exec.Cmd {
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	cmd.Dir = "/"
+	return cmd
+}
+
+// A program with limits is the program that it would be without: its arguments, its
+// environment, its folder, its files and its number.
+func TestLimitedIsTheProgram(t *testing.T) {
+	dir := t.TempDir()
+	extra, err := os.Create(filepath.Join(dir, "extra"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer extra.Close()
+	program := func() *exec.Cmd {
+		cmd := bash(`env -0 | grep -zv JUMPLEAD_RUN_ | sort -z; printf '%s|' "$0" "$@"; pwd; ls /proc/self/fd
+trap; ulimit -c -s; cut -d ' ' -f 5 /proc/$$/stat | grep -c "^$$\$"; grep Sig[PBIC] /proc/self/status; echo three >&3; exec cat /proc/$$/comm`, "a b", "", "ü\n\"")
+		cmd.Env = []string{"A=1", "PATH=" + os.Getenv("PATH"), "BASH_FUNC_x%%=() { :\n}", "odd name=2"}
+		cmd.Dir, cmd.ExtraFiles = dir, []*os.File{extra}
+		return cmd
+	}
+	want, err := limited(t, hw.Limits{}, program())
+	if err != nil || want.code != 0 || want.out == "" {
+		t.Fatalf("without limits = %+v, %v; want output", want, err)
+	}
+	cmd := program()
+	got, err := limited(t, hw.Limits{CPUTime: time.Hour}, cmd)
+	if err != nil || got != want {
+		t.Errorf("with limits = %+v, %v; want %+v", got, err, want)
+	}
+	if text, err := os.ReadFile(extra.Name()); string(text) != "three\nthree\n" || err != nil {
+		t.Errorf("its fourth file holds %q, %v; want what it wrote", text, err)
+	}
+	if cmd.Path == "/proc/self/exe" || cmd.Args[0] != "bash" || len(cmd.ExtraFiles) != 1 {
+		t.Errorf("cmd = %v, %v afterwards; want it as it was", cmd.Path, cmd.Args)
+	}
+}
+
+// What cannot be started says so as it would without limits.
+func TestLimitedFails(t *testing.T) {
+	dir := t.TempDir()
+	l := hw.Limits{OpenFiles: 64}
+	for path, want := range map[string]error{"/no/such": fs.ErrNotExist, dir: fs.ErrPermission} {
+		_, err := limited(t, l, exec.Command(path))
+		var where *fs.PathError
+		if !errors.Is(err, want) || !errors.As(err, &where) || where.Path != path {
+			t.Errorf("StartLimited(%s) = %v; want an error of kind %v that names it", path, err, want)
+		}
+	}
+	if _, err := limited(t, l, exec.Command("no-such-program")); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("StartLimited(no-such-program) = %v; want %v", err, exec.ErrNotFound)
+	}
+	cmd := bash("pwd")
+	cmd.Dir = "/no/such"
+	if _, err := limited(t, l, cmd); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("StartLimited() in no folder = %v; want %v", err, fs.ErrNotExist)
+	}
+}
+
+// Limits that every machine keeps bind a program and what it starts, wherever that
+// goes.
+func TestEachProcess(t *testing.T) {
+	l := hw.Limits{CPUTime: 7 * time.Second, OpenFiles: 33, FileSize: 1 << 20}
+	const show = `echo $(ulimit -Ht) $(ulimit -t) $(ulimit -Hn) $(ulimit -n) $(ulimit -f)`
+	r, err := limited(t, l, bash(show+`; setsid --wait setsid --wait bash -c '`+show+`' &
+wait`))
+	if want := "8 7 33 33 1024\n8 7 33 33 1024\n"; err != nil || r.out != want {
+		t.Errorf("limits of a program and a daemon of it = %q, %v; want %q", r.out, err, want)
+	}
+}
+
+func TestStruck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	for _, c := range []struct {
+		name   string
+		limits hw.Limits
+		script string
+		code   int
+		want   string
+	}{
+		{"computes", hw.Limits{CPUTime: time.Second}, `while :; do :; done`, -int(unix.SIGXCPU), "the cpu_time limit of 1s was reached"},
+		{"lets compute", hw.Limits{CPUTime: time.Second}, `bash -c 'while :; do :; done'; exit $?`, 128 + int(unix.SIGXCPU), "the cpu_time limit of 1s was reached"},
+		{"is deaf", hw.Limits{CPUTime: time.Second}, `trap '' XCPU; while :; do :; done`, -int(unix.SIGKILL), "the cpu_time limit of 1s was reached"},
+		{"writes", hw.Limits{FileSize: 64 << 10}, `exec head -c 1M /dev/zero > "$1"`, -int(unix.SIGXFSZ), "the file_size limit of 64K was reached"},
+		{"opens", hw.Limits{OpenFiles: 16}, `for i in {3..20}; do eval "exec $i</dev/null" || exit 9; done`, 9, ""},
+		{"is killed by others", hw.Limits{CPUTime: time.Minute}, `kill -9 $$`, -int(unix.SIGKILL), ""},
+		{"fails", hw.Limits{CPUTime: time.Minute}, `exit 3`, 3, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := limited(t, c.limits, bash(c.script, file))
+			if err != nil || r.code != c.code || r.struck != c.want {
+				t.Errorf("Code() = %d, Struck() = %q, %v; want %d, %q", r.code, r.struck, err, c.code, c.want)
+			}
+		})
+	}
+	if info, err := os.Stat(file); err != nil || info.Size() != 64<<10 {
+		t.Errorf("the file that was written = %v, %v; want it as long as it may be", info, err)
+	}
+}
+
+// hog takes 1 GB, a piece at a time.
+const hog = `
+import sys
+try:
+    hoard = []
+    for i in range(100):
+        hoard.append(bytearray(10 << 20))
+except MemoryError:
+    print("refused after", len(hoard) * 10)
+    sys.exit(5)
+print("has it all")
+`
+
+// Memory is refused, or costs the life of who takes too much.
+func TestMemory(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	hwtest.NeedFunc(t, hwtest.Python, func() error { return err })
+	l := hw.Limits{Memory: 100 << 20}
+	r, err := limited(t, l, exec.Command(python, "-c", hog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if groups().has("memory") {
+		if r.code != -int(unix.SIGKILL) || r.struck != "the memory limit of 100M was reached" {
+			t.Errorf("it ends with %d, %q; want it killed, and why", r.code, r.struck)
+		}
+		return
+	}
+	if r.code != 5 || !strings.HasPrefix(r.out, "refused after ") {
+		t.Errorf("it ends with %d, %q, %q; want it refused", r.code, r.out, r.err)
+	}
+}
+
+// Whoever multiplies without end is bounded, and goes when it is told to.
+func TestForkBomb(t *testing.T) {
+	l := hw.Limits{Processes: 40}
+	// With all that already runs as the user.
+	cmd := nobody(exec.Command("sh", "-c", `bomb() { bomb | bomb & }; bomb; exec sleep 1000`))
+	cmd.Stderr = nil
+	p, err := StartLimited(cmd, TagName()+"=1", &l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.Mark()
+	t.Cleanup(func() {
+		m.Hit(syscall.SIGKILL)
+		p.Settle()
+	})
+	most := 0
+	for range 50 {
+		most = max(most, m.Hit(0))
+	}
+	if most > l.Processes {
+		t.Errorf("there are %d processes; want at most %d", most, l.Processes)
+	}
+	until(t, "all have ended", func() bool { return m.Hit(syscall.SIGKILL) == 0 })
+	<-p.Exited()
+	p.Settle()
+}
+
+// The rights to files follow the processes, whatever they become.
+func TestFiles(t *testing.T) {
+	needLandlock(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"read/file": "one", "write/file": "two", "other/file": "secret", "single": "three"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := func(name string) hw.Path { return hw.Path(filepath.Join(dir, name)) }
+	l := hw.Limits{Read: []hw.Path{path("read"), path("single")}, Write: []hw.Path{path("write")}}
+	for _, c := range []struct {
+		script string
+		ok     bool
+	}{
+		{`cat read/file single /etc/passwd /proc/self/stat /sys/kernel/uevent_seqnum`, true},
+		{`cat write/file && echo 2 > write/file && mkdir write/d && mv write/file write/d/g && ln -s g write/d/l && rm write/d/l && mkfifo write/d/f`, true},
+		{`echo lost > /dev/null; head -c 1 /dev/zero /dev/urandom`, true},
+		{`ls /etc /usr read`, true},
+		{`cat other/file`, false},
+		{`cat read/../other/file`, false},
+		{`ln -s ../other/file write/link && cat write/link`, false},
+		{`ln other/file write/hard`, false},
+		{`echo > read/file`, false},
+		{`echo > other/file`, false},
+		{`rm other/file`, false},
+		{`truncate -s 0 other/file`, false},
+		{`mv other/file write/stolen`, false},
+		{`ls other`, false},
+		{`touch new`, false},
+		{`cp /bin/true write/tool && write/tool`, true},
+		{`setsid --wait bash -c '(cat other/file)'`, false},
+		{`env -i bash -c 'cat other/file'`, false},
+		{`ls -l /proc/` + strconv.Itoa(os.Getpid()) + `/cwd`, false},
+		{`mknod write/null c 1 3`, false},
+		{`grep -q '^NoNewPrivs:.1' /proc/self/status`, true},
+	} {
+		cmd := bash(c.script)
+		cmd.Dir = dir
+		r, err := limited(t, l, cmd)
+		if err != nil || (r.code == 0) != c.ok {
+			t.Errorf("%s = %d, %q, %v; want it to succeed: %t", c.script, r.code, r.err, err, c.ok)
+		}
+		if !c.ok && !strings.Contains(r.err, "ermission denied") && !strings.Contains(r.err, "not permitted") &&
+			!strings.Contains(r.err, "cross-device") {
+			t.Errorf("%s says %q; want it to say why", c.script, r.err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "other/file")); string(text) != "secret" || err != nil {
+		t.Errorf("what was out of reach is %q, %v; want it as it was", text, err)
+	}
+	// Nor do they see what other processes of their user know.
+	other := nobody(exec.Command("sleep", "1000"))
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	environ := "/proc/" + strconv.Itoa(other.Process.Pid) + "/environ"
+	for ok, l := range map[bool]hw.Limits{true: {OpenFiles: 64}, false: {Read: []hw.Path{}}} {
+		if r, err := limited(t, l, nobody(exec.Command("cat", environ))); err != nil || (r.code == 0) != ok {
+			t.Errorf("%v: reading %s = %d, %q, %v; want it to succeed: %t", &l, environ, r.code, r.err, err, ok)
+		}
+	}
+	// Signals do not leave, either.
+	if v, _ := landlockVersion(); v >= 6 {
+		other, pids := begin(t, `echo $$; exec sleep 1000`, TagName()+"=1")
+		r, err := limited(t, l, bash("kill -9 "+strconv.Itoa(pids[0])))
+		if err != nil || r.code == 0 || !alive(pids[0]) {
+			t.Errorf("killing others = %d, %q, %v; want it refused", r.code, r.err, err)
+		}
+		m := other.Mark()
+		until(t, "it has ended", func() bool { return m.Hit(syscall.SIGKILL) == 0 })
+	}
+	l.Write = append(l.Write, path("nowhere"))
+	var at *fs.PathError
+	if _, err := limited(t, l, bash("true")); !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &at) || at.Path != string(path("nowhere")) {
+		t.Errorf("StartLimited() with a path that is not there = %v; want an error that names it", err)
+	}
+	l = hw.Limits{Read: []hw.Path{}}
+	if _, err := limited(t, l, exec.Command(filepath.Join(dir, "write/tool"))); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("StartLimited() of a program out of its reach = %v; want %v", err, fs.ErrPermission)
+	}
+}
+
+// Tokens are in Jumpstarter's configs.
+func TestSystemFiles(t *testing.T) {
+	list := systemFiles()
+	if !slices.Contains(list, "/usr") || !slices.Contains(list, "/etc/passwd") {
+		t.Errorf("systemFiles() = %v; want what programs need", list)
+	}
+	for _, path := range list {
+		if path == "/" || path == "/etc" || strings.HasPrefix(path, "/etc/jumpstarter") {
+			t.Errorf("systemFiles() has %s; want tokens out of reach", path)
+		}
+	}
+}
+
+func TestRights(t *testing.T) {
+	for version, without := range map[int]uint64{
+		1: unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV,
+		2: unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV,
+		3: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV, 4: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV, 5: 0, 9: 0,
+	} {
+		if got, want := rightsOf(version), uint64(handled)&^without; got != want {
+			t.Errorf("rightsOf(%d) = %#x; want %#x", version, got, want)
+		}
+	}
+	if handled != 0xffff {
+		t.Errorf("handled = %#x; want all rights that there are", handled)
+	}
+}
+
+// A program that gives its user more rights does so no more.
+func TestNoNewPrivileges(t *testing.T) {
+	const status = `grep NoNewPrivs /proc/self/status | tr -dc 01`
+	for want, l := range map[string]hw.Limits{"0": {OpenFiles: 64}, "1": {NoNewPrivileges: true}} {
+		if r, err := limited(t, l, bash(status)); err != nil || r.out != want {
+			t.Errorf("NoNewPrivs with %v = %q, %v; want %s", &l, r.out, err, want)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // cannot make what follows
+	}
+	dir := t.TempDir()
+	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := filepath.Join(dir, "id")
+	real, err := exec.LookPath("id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(real)
+	if err == nil {
+		err = os.WriteFile(id, text, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(id, 0o755|fs.ModeSetuid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, l := range map[string]hw.Limits{"0\n": {OpenFiles: 64}, "65534\n": {NoNewPrivileges: true}} {
+		if r, err := limited(t, l, nobody(exec.Command(id, "-u"))); err != nil || r.out != want {
+			t.Errorf("%v: the user that a set-user-ID program runs as = %q, %q, %v; want %q", &l, r.out, r.err, err, want)
+		}
+	}
+}
+
+// TestWays looks at how machines keep limits that have control groups, or not.
+func TestWays(t *testing.T) {
+	all := domain{dir: "/g", controllers: []string{"cpu", "memory", "pids"}}
+	none := domain{err: errors.New("no groups")}
+	some := domain{dir: "/g", controllers: []string{"memory"}}
+	l := hw.Limits{Memory: 64 << 20, CPU: 50, Processes: 9}
+	for _, c := range []struct {
+		domain domain
+		limits hw.Limits
+		uid    int
+		want   string // of what is said
+		errs   []string
+		rlims  []int
+	}{
+		{all, l, 0, "memory 64M for all its processes together, by a control group; cpu 50% by a control group; processes 9 by a control group", nil, nil},
+		{none, l, 1000, "memory 64M for each process", []string{"cpu 50% cannot be kept: no groups"}, []int{unix.RLIMIT_DATA, unix.RLIMIT_NPROC}},
+		{none, l, 0, "memory 64M for each process", []string{"cpu 50% cannot be kept", "processes 9 cannot be kept: root may start any number; no groups"}, []int{unix.RLIMIT_DATA}},
+		{some, l, 1000, "memory 64M for all its processes together", []string{`cpu 50% cannot be kept: the exporter's control group /g lacks the controller "cpu"`}, []int{unix.RLIMIT_NPROC}},
+		{none, hw.Limits{CPUTime: 1500 * time.Millisecond, OpenFiles: 20, FileSize: 1}, 0, "cpu_time 2 s for each process; open_files 20 for each process; file_size 1", nil,
+			[]int{unix.RLIMIT_CPU, unix.RLIMIT_NOFILE, unix.RLIMIT_FSIZE}},
+		{none, hw.Limits{NoNewPrivileges: true}, 0, "no_new_privileges", nil, nil},
+	} {
+		w := way{domain: c.domain}
+		err := w.plan(c.limits, c.uid)
+		if got := strings.Join(w.said, "; "); !strings.HasPrefix(got, c.want) {
+			t.Errorf("plan(%v, %d) says %q; want %q", &c.limits, c.uid, got, c.want)
+		}
+		if (err == nil) != (c.errs == nil) {
+			t.Errorf("plan(%v, %d) = %v; want %v", &c.limits, c.uid, err, c.errs)
+		}
+		for _, want := range c.errs {
+			if !strings.Contains(fmt.Sprint(err), want) {
+				t.Errorf("plan(%v, %d) = %v; want %q in it", &c.limits, c.uid, err, want)
+			}
+		}
+		var rlims []int
+		for _, r := range w.Rlimits {
+			rlims = append(rlims, r.Resource)
+		}
+		if !slices.Equal(rlims, c.rlims) {
+			t.Errorf("plan(%v, %d) sets %v; want %v", &c.limits, c.uid, rlims, c.rlims)
+		}
+	}
+	if _, err := Keeps(hw.Limits{}, "no-such-user"); err == nil {
+		t.Error("Keeps() for a user that is not there = nil; want an error")
+	}
+}
+
+// A limit that cannot be kept is no limit: the program is not started.
+func TestUnkept(t *testing.T) {
+	l := hw.Limits{CPU: 50}
+	_, unkept := Keeps(l, "")
+	r, err := limited(t, l, bash("echo runs"))
+	if (unkept == nil) != (err == nil) || (r.out == "runs\n") != (err == nil) {
+		t.Errorf("StartLimited() = %q, %v; want %v", r.out, err, unkept)
+	}
+}
+
+// A group has all of a program's processes, whatever they do to hide, and goes with
+// them.
+func TestGroup(t *testing.T) {
+	needGroups(t)
+	l := hw.Limits{Memory: 64 << 20, CPU: 25, Processes: 30}
+	out, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := bash(`(setsid env -i setsid bash -c 'sleep 1000; true' &); echo $$; exec sleep 1000`)
+	cmd.Stdout = to
+	p, err := StartLimited(cmd, TagName()+"=1", &l)
+	to.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.Mark()
+	g := m.groups[0]
+	t.Cleanup(func() {
+		m.Hit(syscall.SIGKILL)
+		p.Settle()
+	})
+	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "30"} {
+		if text, err := os.ReadFile(filepath.Join(g.dir, file)); strings.TrimSpace(string(text)) != want {
+			t.Errorf("%s = %q, %v; want %q", file, text, err, want)
+		}
+	}
+	until(t, "all are there", func() bool { return m.Hit(0) == 3 })
+	until(t, "all have ended", func() bool { return m.Hit(syscall.SIGKILL) == 0 })
+	<-p.Exited()
+	p.Settle()
+	until(t, "the group is gone", g.remove)
+}
+
+// Who has inherited a program's group removes it with the last process.
+func TestGroupInherited(t *testing.T) {
+	needGroups(t)
+	name := TagName()
+	p, err := StartLimited(bash(`setsid env -i sleep 1000 >/dev/null 2>&1 & exit 0`), name+"=1", &hw.Limits{Processes: 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, m := Mark{Tag: name + "="}, p.Mark()
+	<-p.Exited()
+	p.Settle()
+	all.Inherit(m)
+	if n := all.Hit(0); n != 1 || len(all.groups) != 1 {
+		t.Errorf("Hit() of what was inherited = %d in %d groups; want 1, 1", n, len(all.groups))
+	}
+	until(t, "all have ended", func() bool { return all.Hit(syscall.SIGKILL) == 0 })
+	until(t, "the group is gone", func() bool { return all.Hit(0) == 0 && len(all.groups) == 0 })
+}
+
+func TestGroupLimits(t *testing.T) {
+	needGroups(t)
+	for _, c := range []struct {
+		name   string
+		limits hw.Limits
+		script string
+		killed bool
+		want   string
+	}{
+		// Each alone would be fine.
+		{"memory of many", hw.Limits{Memory: 64 << 20}, `for i in 1 2 3 4; do head -c 30M /dev/zero | tail -c 30M | sleep 1000 & done; wait`, true, "the memory limit of 64M was reached"},
+		{"memory of a child", hw.Limits{Memory: 64 << 20}, `bash -c 'head -c 200M /dev/zero | tail -c 200M > /dev/null'; exit 0`, true, "the memory limit of 64M was reached"},
+		{"processes", hw.Limits{Processes: 5}, `sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done' || exit 4`, false, "the processes limit of 5 was reached"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := limited(t, c.limits, bash(c.script))
+			if err != nil || (r.code == -int(unix.SIGKILL)) != c.killed || r.struck != c.want {
+				t.Errorf("Code() = %d, Struck() = %q, %q, %v; want %q", r.code, r.struck, r.err, err, c.want)
+			}
+		})
+	}
+	// A share of a processor makes it slow, and does not end it.
+	const work = `for ((i = 0; i < 300000; i++)); do :; done`
+	start := time.Now()
+	r, err := limited(t, hw.Limits{CPU: 10}, bash(work+`; read -r u n s n < <(tr -d '\n' < /proc/$$/stat | cut -d ' ' -f 14-17); echo $((u))`))
+	took := time.Since(start)
+	ticks, _ := strconv.Atoi(strings.TrimSpace(r.out))
+	if busy := time.Duration(ticks) * 10 * time.Millisecond; err != nil || r.code != 0 || busy > 100*time.Millisecond && took < 4*busy {
+		t.Errorf("computing for %v with 10%% of a processor takes %v, %d, %v; want more than four times as long", busy, took, r.code, err)
+	}
+}
+
+// BenchmarkStart is the time from a program's start to its end.
+func BenchmarkStart(b *testing.B) {
+	for _, c := range []struct {
+		name   string
+		limits *hw.Limits
+	}{
+		{"no limits", nil},
+		{"open files", &hw.Limits{OpenFiles: 64}},
+		{"files", &hw.Limits{Read: []hw.Path{}}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			if c.limits != nil && c.limits.Files() {
+				needLandlock(b)
+			}
+			for b.Loop() {
+				p, err := StartLimited(exec.Command("/bin/true"), TagName()+"=1", c.limits)
+				if err != nil {
+					b.Fatal(err)
+				}
+				<-p.Exited()
+				p.Settle()
+			}
+		})
+	}
+}
