@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -198,7 +199,7 @@ func (r *reload) retire() *Node {
 // commit puts the new tree in place of the old one.
 func (r *reload) commit(ctx context.Context, old, next *Tree, put func(*Tree)) {
 	next.end()
-	next.life, next.end = old.life, old.end
+	next.life, next.end, next.settled = old.life, old.end, old.settled
 	for n := range next.byID {
 		if o := r.kept[next.byID[n]]; o != nil {
 			next.byID[n] = o
@@ -340,7 +341,7 @@ func pair(kept map[*Node]*Node, n, o *Node) {
 // equal reports whether two declarations say the same, wherever they stand.
 func (d *Decl) equal(o *Decl) bool {
 	return o != nil && d.Name == o.Name && d.Type == o.Type && d.Ref == o.Ref && d.Description == o.Description &&
-		d.Hosting == o.Hosting && maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
+		d.Hosting == o.Hosting && reflect.DeepEqual(d.Limits, o.Limits) && maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
 		slices.EqualFunc(d.Children, o.Children, func(a, b Decl) bool { return a.equal(&b) })
 }
 

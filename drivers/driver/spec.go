@@ -55,6 +55,9 @@ type Spec struct {
 	// letting go of a device.
 	Grace time.Duration
 
+	// Limited says that its nodes start programs, and keep the Limits of their Env.
+	Limited bool
+
 	// Exports is what the contract's Exports is, for a backend whose table is not
 	// quite the contract's: one that lacks a row, or has one more.
 	Exports func() []Export
@@ -203,6 +206,8 @@ type Env struct {
 	Host hw.Host      // what the board has
 	Log  *slog.Logger // goes to the exporter's log and to the clients
 	Path string       // where the node is: "dut.power"
+
+	Limits *Limits // of the programs that it starts, if its Spec is Limited; nil is none
 
 	node *Node
 	tree *Tree

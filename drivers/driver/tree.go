@@ -42,6 +42,8 @@ type Decl struct {
 	Broken      bool // something else stands in place of a config, and that was said
 	Children    []Decl
 	Hosting     Hosting
+	Limits      *Limits // of the programs that it and those below it start; nil is none
+	LimitsPos   Pos     // where they were said last, here or above
 }
 
 // Options are what a tree is built with.
@@ -252,6 +254,7 @@ func (p *planner) plan(d *Decl, parent *Node, depth int) *Node {
 			}
 		}
 	}
+	p.bound(n)
 	return n
 }
 
@@ -360,6 +363,7 @@ func (p *planner) configure(n *Node, d *Decl) {
 	log := slog.New(&leveled{p.opt.Log.Handler(), level})
 	n.env = &Env{Host: p.opt.Host, Path: n.Path, node: n, tree: p.Tree,
 		Log: log.With("driver", orElse(n.Path, "root"), "driver_type", n.Spec.Contract.Kind)}
+	n.env.Limits, _ = n.Limits()
 	if l, ok := n.Config.(Locator); ok {
 		var err error
 		if n.located, err = l.Locate(p.opt.Host); err != nil {
