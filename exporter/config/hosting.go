@@ -2,7 +2,6 @@ package config
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"gopkg.in/yaml.v3"
@@ -18,13 +17,16 @@ const extension = "x-jumplead"
 //	  python: /opt/venv/bin/python   # the interpreter
 //	  user: harness                  # whom it runs as
 //	  hosted: [dut.power]            # in Python, though there is a driver here; true is all
+//	  limits: {memory: 200M}         # of hosted drivers and scripts
 //	  nodes:
 //	    dut.camera: {python: /opt/camera/bin/python}
+//	    dut.shell: {limits: {cpu_time: 30}}
 func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
-	keys := r.strict(n, extension, "python", "user", "hosted", "nodes")
-	var all driver.Hosting
+	keys := r.strict(n, extension, "python", "user", "hosted", "limits", "nodes")
+	var all settings
 	r.text(keys["python"], extension+".python", &all.Python)
 	r.text(keys["user"], extension+".user", &all.User)
+	all.limits = keys["limits"]
 
 	var paths []string
 	each(root.Children, "", func(path string, _ *driver.Decl) { paths = append(paths, path) })
@@ -35,10 +37,10 @@ func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
 		r.err(at, "%s: no instance is at %q%s", where, path, driver.Hint(path, paths))
 		return false
 	}
-	own := map[string]driver.Hosting{}
+	own := map[string]*settings{}
 	if h := driver.Resolve(keys["hosted"]); driver.Scalar(h) == true {
 		for _, c := range root.Children { // with all below them
-			own[c.Name] = driver.Hosting{Wanted: true}
+			own[c.Name] = &settings{Hosting: driver.Hosting{Wanted: true}}
 		}
 	} else if h != nil && h.Kind != yaml.SequenceNode {
 		r.err(h, "%s.hosted: wants a list of paths, or true for all, got %s", extension, driver.Found(h))
@@ -46,7 +48,7 @@ func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
 		for _, item := range h.Content {
 			var path string
 			if r.text(item, extension+".hosted", &path) && known(item, extension+".hosted", path) {
-				own[path] = driver.Hosting{Wanted: true}
+				own[path] = &settings{Hosting: driver.Hosting{Wanted: true}}
 			}
 		}
 	}
@@ -58,31 +60,72 @@ func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
 				continue
 			}
 			o := own[p.Name]
-			keys := r.strict(p.Value, at, "python", "user", "hosted")
+			if o == nil {
+				o = new(settings)
+				own[p.Name] = o
+			}
+			keys := r.strict(p.Value, at, "python", "user", "hosted", "limits")
 			r.text(keys["python"], at+".python", &o.Python)
 			r.text(keys["user"], at+".user", &o.User)
 			r.lax(keys["hosted"], at+".hosted", "true or false", &o.Wanted)
-			own[p.Name] = o
+			o.limits = keys["limits"]
 		}
 	}
-	host(root, "", all, own)
+	root.Hosting = all.Hosting
+	r.limits(root, extension, all.limits)
+	for i := range root.Children {
+		r.settle(&root.Children[i], root, root.Children[i].Name, own)
+	}
 }
 
-// host tells a node and those below it how they are hosted.
-func host(d *driver.Decl, path string, h driver.Hosting, own map[string]driver.Hosting) {
-	o := own[path]
-	h.Wanted = o.Wanted
-	if o.Python != "" {
-		h.Python = o.Python
+// settings are what is said of a node itself.
+type settings struct {
+	driver.Hosting
+	limits *yaml.Node
+}
+
+// settle tells a node and those below it how they are run.
+func (r *reader) settle(d, above *driver.Decl, path string, own map[string]*settings) {
+	d.Hosting, d.Limits, d.LimitsPos = above.Hosting, above.Limits, above.LimitsPos
+	d.Hosting.Wanted = false
+	if o := own[path]; o != nil {
+		d.Hosting.Wanted = o.Wanted
+		if o.Python != "" {
+			d.Hosting.Python = o.Python
+		}
+		if o.User != "" {
+			d.Hosting.User = o.User
+		}
+		defer func(outer string) { r.node = outer }(r.node)
+		r.node = path
+		r.limits(d, extension+".nodes."+path, o.limits)
 	}
-	if o.User != "" {
-		h.User = o.User
-	}
-	d.Hosting = h
 	for i := range d.Children {
 		c := &d.Children[i]
-		host(c, strings.TrimPrefix(path+"."+c.Name, "."), h, own)
+		r.settle(c, d, path+"."+c.Name, own)
 	}
+}
+
+// limits reads limits into a declaration that has those of the node above it. What
+// is not said again stays; null lifts them all.
+func (r *reader) limits(d *driver.Decl, at string, n *yaml.Node) {
+	if n == nil {
+		return
+	}
+	d.LimitsPos = r.pos(n)
+	if null(n) {
+		d.Limits = nil
+		return
+	}
+	var l driver.Limits
+	if d.Limits != nil {
+		l = *d.Limits
+	}
+	for _, p := range driver.DecodeConfig(n, &l, r.pos(n), false) {
+		p.Text = at + ".limits: " + p.Text
+		r.note(p)
+	}
+	d.Limits = &l
 }
 
 func each(decls []driver.Decl, above string, f func(path string, d *driver.Decl)) {
