@@ -6,8 +6,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/warthog618/go-gpiocdev/uapi"
 
 	"github.com/jumplead/jumplead/hw/gpio"
 )
@@ -90,6 +94,81 @@ func (s *Sim) Level(t testing.TB, offset int) bool {
 	return s.read(t, filepath.Join(s.wires, "sim_gpio"+strconv.Itoa(offset), "value")) == "1"
 }
 
+// Output is what the kernel says of the line.
+func (s *Sim) Output(t testing.TB, offset int) bool {
+	t.Helper()
+	f, err := os.Open("/dev/" + s.chip)
+	if err != nil {
+		t.Fatalf("gpio-sim: %v", err)
+	}
+	defer f.Close()
+	info, err := uapi.GetLineInfoV2(f.Fd(), offset)
+	if err != nil {
+		t.Fatalf("gpio-sim: %v", err)
+	}
+	return info.Flags.IsOutput()
+}
+
+// Record takes what the kernel's own trace tells of what it does to lines (kernel, trace/ftrace). That does not tell lines
+// of several chips apart; nothing else in a test's machine drives any.
+func (s *Sim) Record(t testing.TB, _ int) (stop func() []string) {
+	t.Helper()
+	dir := filepath.Join("/sys/kernel/debug/tracing/instances", s.label)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatalf("gpio-sim: trace: %v", err)
+	}
+	remove := sync.OnceFunc(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Errorf("gpio-sim: trace: %v", err)
+		}
+	})
+	t.Cleanup(remove)
+	if err := os.WriteFile(filepath.Join(dir, "events/gpio/enable"), []byte("1"), 0); err != nil {
+		t.Fatalf("gpio-sim: trace: %v", err)
+	}
+	return func() []string {
+		t.Helper()
+		defer remove()
+		return told(t, s.read(t, filepath.Join(dir, "trace")))
+	}
+}
+
+// told makes of a trace's lines what [World] says. They end with "gpio_value: 512 set 1" or "gpio_direction: 512 out (0)";
+// a line is set before it is an output.
+func told(t testing.TB, trace string) (list []string) {
+	t.Helper()
+	output, level := false, "low"
+	for line := range strings.Lines(trace) {
+		words := strings.Fields(line)
+		n := len(words)
+		if strings.HasPrefix(line, "#") || n < 4 {
+			continue
+		}
+		what := "in"
+		switch event, do, arg := words[n-4], words[n-2], words[n-1]; {
+		case event == "gpio_value:" && do == "get":
+			continue
+		case event == "gpio_value:" && do == "set":
+			level = map[string]string{"0": "low", "1": "high"}[arg]
+		case event == "gpio_direction:" && do == "out" && arg == "(0)":
+			output = true
+		case event == "gpio_direction:" && do == "in" && arg == "(0)":
+			output = false
+		default:
+			t.Errorf("gpio-sim: the trace has %q", line)
+		}
+		if output {
+			what = "out-" + level
+		} else if words[n-4] == "gpio_value:" {
+			continue // of a line that is not an output yet
+		}
+		if len(list) == 0 || list[len(list)-1] != what {
+			list = append(list, what)
+		}
+	}
+	return list
+}
+
 // Remove takes the chip away, as an unplugged adapter's.
 func (s *Sim) Remove(t testing.TB) { s.write(t, "live", "0") }
 
@@ -99,4 +178,29 @@ func (s *Sim) Remake(t testing.TB) {
 	s.write(t, "live", "1")
 	s.chip = s.read(t, filepath.Join(s.config, "bank0/chip_name"))
 	s.wires = filepath.Join("/sys/devices/platform", s.read(t, filepath.Join(s.config, "dev_name")), s.chip)
+}
+
+// Join makes one wire follow another until the test ends: what a piece of wire does on a bench, and a little later.
+func (s *Sim) Join(t testing.TB, from, to int) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(stop); <-stopped })
+	last := s.Level(t, from)
+	s.Drive(t, to, last)
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			b, err := os.ReadFile(filepath.Join(s.wires, "sim_gpio"+strconv.Itoa(from), "value"))
+			if now := strings.TrimSpace(string(b)) == "1"; err == nil && now != last {
+				s.Drive(t, to, now)
+				last = now
+			}
+		}
+	}()
 }
