@@ -49,6 +49,14 @@
 // An exporter that is killed itself has no time for any of this. The script's
 // shell ends with it all the same; its children do not, except under a service
 // manager that ends all processes of a unit, as systemd does.
+//
+// # Limits
+//
+// Scripts may have limits (see hw/process), each call its own. Where most files
+// are out of their reach, they have a folder of their own, TMPDIR, which all calls share
+// until the end of the session, and may read the working directory, if one is
+// configured. When the kernel ends a script for a limit, the last piece of its
+// standard error says so.
 package local
 
 import (
@@ -128,4 +136,5 @@ var Shell = driver.Define(driver.Spec{
 	Type:     "jumpstarter_driver_shell.driver.Shell",
 	Contract: shell.Contract,
 	Doc:      "prepared scripts on the exporter's machine",
+	Limited:  true,
 }, open)

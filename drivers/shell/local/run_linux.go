@@ -77,11 +77,9 @@ func (s *scripts) start(ctx context.Context, cmd *exec.Cmd, timeout time.Duratio
 		r.cause = process.Keeper{Timeout: timeout, Grace: process.TermGrace, Exited: r.proc.Exited(), Taken: r.taken,
 			Closing: s.closing, Hit: m.Hit, Strike: m.Strike}.Keep(ctx)
 		r.proc.Settle()
-		if r.cause == nil {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.all.Inherit(m)
-		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.all.Inherit(m)
 	})
 	return r, nil
 }
@@ -96,7 +94,7 @@ func (s *scripts) launch(r *run, tag string) (err error) {
 	}
 	if err == nil {
 		r.cmd.Stdout, r.cmd.Stderr = ends[0], ends[1]
-		r.proc, err = process.Start(r.cmd, tag)
+		r.proc, err = process.StartLimited(r.cmd, tag, s.limits)
 	}
 	for i := range ends {
 		ends[i].Close()

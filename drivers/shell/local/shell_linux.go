@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/drivers/shell"
+	"github.com/jumplead/jumplead/hw"
 	"github.com/jumplead/jumplead/hw/process"
 )
 
@@ -30,8 +32,10 @@ const closeLimit = 100 * time.Millisecond
 // scripts is the backend.
 type scripts struct {
 	Config
-	log  *slog.Logger
-	name string // of the variable that marks the scripts' processes
+	log     *slog.Logger
+	name    string         // of the variable that marks the scripts' processes
+	limits  *driver.Limits // nil: none
+	scratch string         // the scripts' own folder, where most others are out of their reach; "" is none
 
 	closing chan struct{}
 	running sync.WaitGroup // goroutines of the calls, but for the callers' own
@@ -47,8 +51,40 @@ var _ shell.Interface = (*scripts)(nil)
 
 func open(_ context.Context, env *driver.Env, c Config) (driver.Driver, error) {
 	name := process.TagName()
-	return shell.Driver(&scripts{Config: c, log: env.Log, name: name, all: process.Mark{Tag: name + "="},
-		closing: make(chan struct{}), pipes: map[*os.File]bool{}}), nil
+	s := &scripts{Config: c, log: env.Log, name: name, all: process.Mark{Tag: name + "="},
+		closing: make(chan struct{}), pipes: map[*os.File]bool{}}
+	if env.Limits != nil {
+		if err := s.limit(*env.Limits); err != nil {
+			return driver.Driver{}, err
+		}
+	}
+	return shell.Driver(s), nil
+}
+
+// limit gives the scripts limits.
+func (s *scripts) limit(l driver.Limits) error {
+	how, err := process.Keeps(l, "")
+	if err != nil {
+		return hw.Mark(driver.ErrUnavailable, fmt.Errorf("limits: %w", err))
+	}
+	s.log.Info("scripts have limits", "limits", how)
+	s.limits = &l
+	if !l.Files() {
+		return nil
+	}
+	var read []string
+	if s.Cwd != "" {
+		dir, err := filepath.Abs(s.Cwd)
+		if err != nil {
+			return err
+		}
+		read = []string{dir}
+	}
+	if s.scratch, err = os.MkdirTemp("", "jumplead-"); err != nil {
+		return err
+	}
+	s.limits = l.With(read, []string{s.scratch})
+	return nil
 }
 
 func (s *scripts) Methods(context.Context) ([]string, error) { return slices.Clone(s.names), nil }
@@ -88,13 +124,17 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 			code, err = r.status()
 		}
 		last := shell.Output{Code: &code}
+		if struck := r.proc.Struck(); struck != "" {
+			s.log.Error(struck, "method", method)
+			last.Stderr = fmt.Sprintf("\n%s: %s\n", method, struck)
+		}
 		switch {
 		case err == errDeaf:
 			return
 		case err == process.ErrTimeout:
 			s.log.Error("time is over", "method", method, "timeout", timeout.String())
 			code = shell.TimeoutCode
-			last.Stderr = fmt.Sprintf("\nTimeout expired while running %s: timed out after %s seconds\n",
+			last.Stderr += fmt.Sprintf("\nTimeout expired while running %s: timed out after %s seconds\n",
 				method, strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64))
 		case err != nil:
 			yield(shell.Output{}, fmt.Errorf("%s: %w", method, err))
@@ -123,6 +163,9 @@ func (s *scripts) command(method string, env map[string]string, args []string) (
 	argv := slices.Concat(s.Shell, []string{m.Command, method}, args)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = os.Environ()
+	if s.scratch != "" {
+		cmd.Env = append(cmd.Env, "TMPDIR="+s.scratch)
+	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		switch {
 		case !identifier(name):
@@ -175,6 +218,9 @@ func (s *scripts) Close() error {
 		f.Close()
 	}
 	s.mu.Unlock()
+	if s.scratch != "" {
+		defer os.RemoveAll(s.scratch)
+	}
 	if calls == 0 {
 		return nil
 	}
