@@ -4,9 +4,28 @@
 //	func main() {
 //		proc := app.OS()
 //		proc.Commands = all.Commands()
-//		proc.Commands[myclass] = mydriver.Command
-//		os.Exit(app.Main(context.Background(), proc, append(all.Specs(), mydriver.Spec)...))
+//		proc.Commands[tools.Contract.Client] = tools.Command
+//		os.Exit(app.Main(context.Background(), proc, append(all.Specs(), remote.Exporter, tools.Spec)...))
 //	}
+//
+// # Drivers of a lab's own
+//
+// What is in the list of specs is built in: run opens it, check knows its config
+// keys and what it claims, drivers and its schema describe it, version names it.
+// Proc.Commands adds what j and a shell can do with it; a driver of one of
+// jumplead's contracts, whose client class it reports, needs nothing there.
+//
+// Two drivers of one type are an error at start: a config's types mean the same
+// everywhere. Who wants another driver for a type takes jumplead's out of the list:
+//
+//	specs := slices.DeleteFunc(all.Specs(), func(s driver.Spec) bool { return s.Type == mine.Spec.Type })
+//
+// So does who wants a smaller program: a list of the specs that the harness needs
+// will do. A type that only Python has runs natively once the list has it.
+//
+// How a driver is written is the subject of
+// [github.com/jumplead/jumplead/drivers/driver]; whole programs with drivers of
+// their own are in the folder example.
 //
 // # Exit status
 //
@@ -121,8 +140,8 @@ func (p *program) unsetenv(keys ...string) {
 	}
 }
 
-// Main runs the program and returns its exit status. It ends when the context
-// does, if not before.
+// Main runs the program with these drivers and returns its exit status. It ends
+// when the context does, if not before.
 func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 	p := &program{Proc: &proc, specs: specs}
 	err := p.main(ctx)
@@ -146,6 +165,9 @@ func Main(ctx context.Context, proc Proc, specs ...driver.Spec) int {
 }
 
 func (p *program) main(ctx context.Context) error {
+	if err := checkSpecs(p.specs); err != nil {
+		return err
+	}
 	if p.isJ() {
 		return j(ctx, p, p.Args[1:])
 	}

@@ -14,8 +14,9 @@ for, and the drivers and the hardware support in it.`
 
 // build is what the program is, as --json prints it.
 type build struct {
-	Version  string   `json:"version"`
-	Revision string   `json:"revision,omitempty"` // of the source
+	Version  string   `json:"version"`            // of jumplead
+	Program  *module  `json:"program,omitempty"`  // what it was built into, if that is another
+	Revision string   `json:"revision,omitempty"` // of the program's source
 	Time     string   `json:"time,omitempty"`     // of the revision
 	Modified bool     `json:"modified"`           // the source was not quite that revision
 	Go       string   `json:"go"`
@@ -24,6 +25,7 @@ type build struct {
 	Hardware []string `json:"hardware"` // the buses that drivers can use
 	Missing  []string `json:"missing"`  // those that this build has no support for
 	Drivers  []string `json:"drivers"`
+	Own      []string `json:"ownDrivers"` // those of them that are not jumplead's
 }
 
 func version(_ context.Context, p *program, args []string) error {
@@ -39,6 +41,9 @@ func version(_ context.Context, p *program, args []string) error {
 		return printJSON(p.Stdout, b)
 	}
 	fmt.Fprintf(p.Stdout, "jumplead %s\n", b.Version)
+	if b.Program != nil {
+		fmt.Fprintf(p.Stdout, "program   %s\n", strings.TrimSpace(b.Program.Path+" "+b.Program.Version))
+	}
 	if b.Revision != "" {
 		modified := ""
 		if b.Modified {
@@ -55,7 +60,11 @@ func version(_ context.Context, p *program, args []string) error {
 	if len(b.Missing) > 0 {
 		hardware += "; not " + strings.Join(b.Missing, ", ")
 	}
-	fmt.Fprintf(p.Stdout, "hardware  %s\ndrivers   %d\n", hardware, len(b.Drivers))
+	fmt.Fprintf(p.Stdout, "hardware  %s\ndrivers   %d", hardware, len(b.Drivers))
+	if len(b.Own) > 0 {
+		fmt.Fprintf(p.Stdout, "; of the program's own %s", strings.Join(b.Own, ", "))
+	}
+	fmt.Fprintln(p.Stdout)
 	if verbose {
 		for _, d := range b.Drivers {
 			fmt.Fprintf(p.Stdout, "  %s\n", d)
@@ -74,9 +83,12 @@ func orNone(list []string) string {
 func (p *program) build() build {
 	b := build{Version: "(unknown)", Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH,
 		Hardware: []string{}, Missing: []string{}, Drivers: []string{}}
+	main := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			b.Version = info.Main.Version
+		main = info.Main.Path
+		var version string
+		if version, b.Program = versions(info); version != "" {
+			b.Version = version
 		}
 		for _, s := range info.Settings {
 			switch s.Key {
@@ -107,5 +119,6 @@ func (p *program) build() build {
 	for _, s := range p.specs {
 		b.Drivers = append(b.Drivers, s.Type)
 	}
+	b.Own = ownDrivers(p.specs, main)
 	return b
 }
