@@ -20,8 +20,8 @@
 //
 //	specs := slices.DeleteFunc(all.Specs(), func(s driver.Spec) bool { return s.Type == mine.Spec.Type })
 //
-// So does who wants a smaller program: a list of the specs that the harness needs
-// will do. A type that only Python has runs natively once the list has it.
+// Who wants a smaller program lists only what the harness needs. A type that only
+// Python has runs natively once the list has it.
 //
 // How a driver is written is the subject of
 // [github.com/jumplead/jumplead/drivers/driver]; whole programs with drivers of

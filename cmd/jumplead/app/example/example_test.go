@@ -98,19 +98,25 @@ type lab struct{ dir string }
 func newLab(t *testing.T, files map[string]string) lab {
 	t.Helper()
 	l := lab{t.TempDir()}
-	sum, err := os.ReadFile(filepath.Join(root(t), "go.sum"))
-	if err != nil {
-		t.Fatal(err)
+	ours := map[string]string{}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours[name] = string(text)
 	}
-	l.write(t, "go.sum", string(sum))
+	l.write(t, "go.sum", ours["go.sum"])
+	// What go mod tidy would find out, so that nothing is fetched: our module at this
+	// place, and the versions that it is built with.
+	_, versions, _ := strings.Cut(ours["go.mod"], "\n\n")
 	l.write(t, "go.mod", fmt.Sprintf(`module example.com/lab
 
-go 1.25.0
-
+%s
 require github.com/jumplead/jumplead v0.0.0
 
 replace github.com/jumplead/jumplead => %s
-`, root(t)))
+`, versions, root(t)))
 	for name, text := range files {
 		l.write(t, name, text)
 	}
@@ -158,8 +164,8 @@ type result struct {
 	stdout, stderr string
 }
 
-// build makes the lab's jumplead. Modules come from the cache: what jumplead needs
-// was fetched for this test.
+// build makes the lab's jumplead. Modules come from the cache: this test was built
+// with them.
 func (l lab) build(t *testing.T, more ...[]string) {
 	t.Helper()
 	env := environment("GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
