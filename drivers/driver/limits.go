@@ -15,6 +15,9 @@ type Limits = hw.Limits
 // Path is the absolute path of a file or a folder in limits.
 type Path = hw.Path
 
+// Memory is a number of bytes in limits.
+type Memory = hw.Memory
+
 // LimitKeys lists the keys of limits.
 func LimitKeys() []Key { return keysOf(reflect.TypeFor[Limits](), 0) }
 
