@@ -35,6 +35,7 @@ const (
 type child struct {
 	*Hosts
 	host
+	limits *driver.Limits // nil: none
 
 	stop context.CancelFunc
 	life context.Context
@@ -52,8 +53,8 @@ type child struct {
 	bad     map[string]badLook
 }
 
-func newChild(h *Hosts, key host) *child {
-	c := &child{Hosts: h, host: key, gone: make(chan struct{}), changed: make(chan struct{}), looked: map[string]look{}, bad: map[string]badLook{}}
+func newChild(h *Hosts, key host, l *driver.Limits) *child {
+	c := &child{Hosts: h, host: key, limits: l, gone: make(chan struct{}), changed: make(chan struct{}), looked: map[string]look{}, bad: map[string]badLook{}}
 	c.life, c.stop = context.WithCancel(context.Background())
 	return c
 }
@@ -449,13 +450,20 @@ func (c *child) begin() (_ *run, err error) {
 	if err := give(dir, c.user); err != nil {
 		return nil, err
 	}
+	limits, err := c.bounds(dir)
+	if err != nil {
+		return nil, err
+	}
 	hear, says, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	env := append(os.Environ(), "PYTHONUNBUFFERED=1", "PYTHONFAULTHANDLER=1")
+	if limits != nil && limits.Files() {
+		env = append(env, "TMPDIR="+dir)
+	}
 	r.process, err = start([]string{c.python, path, socket}, spawn{
-		Log: c.printed, User: c.user, Env: env, Says: says, Lifeline: true})
+		Log: c.printed, User: c.user, Env: env, Says: says, Limits: limits, Lifeline: true})
 	if err != nil {
 		hear.Close()
 		return nil, err

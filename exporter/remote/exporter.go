@@ -81,10 +81,14 @@ var Exporter = driver.Define(driver.Spec{
 		Client: "jumpstarter_driver_composite.client.CompositeClient",
 		Kind:   "composite",
 	},
-	Doc:   "all that another exporter exports",
-	Role:  driver.Mounting,
-	Grace: endGrace + killGrace,
+	Doc:     "all that another exporter exports",
+	Role:    driver.Mounting,
+	Grace:   endGrace + killGrace,
+	Limited: true,
 }, func(ctx context.Context, env *driver.Env, cfg ExporterConfig) (driver.Driver, error) {
+	if len(cfg.Command) == 0 {
+		env.Limits = nil // nothing is started
+	}
 	e := &elsewhere{mount: &mount{env: env}, cfg: cfg, tried: make(chan struct{}), ended: make(chan struct{})}
 	e.down(errors.New("it was not reached yet"))
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,7 +172,11 @@ func (e *elsewhere) attempt(ctx context.Context, ready func()) error {
 		for i, arg := range e.cfg.Command {
 			argv[i] = strings.ReplaceAll(arg, socketMark, address)
 		}
-		if program, err = start(argv, spawn{Log: func(level slog.Level, text string) { e.env.Log.Log(ctx, level, text) }}); err != nil {
+		s := spawn{Log: func(level slog.Level, text string) { e.env.Log.Log(ctx, level, text) }}
+		if l := e.env.Limits; l != nil {
+			s.Limits = l.With(nil, []string{dir})
+		}
+		if program, err = start(argv, s); err != nil {
 			return err
 		}
 		defer program.end(endGrace)

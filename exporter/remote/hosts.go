@@ -47,6 +47,7 @@ type Hosts struct {
 type host struct {
 	python string
 	user   string
+	limits string // as [driver.Limits] says them
 }
 
 //go:embed hosted.py
@@ -186,6 +187,7 @@ func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 		}
 		spec := driver.Spec{Type: d.Type, Grace: closeLimit, Contract: driver.Contract{Name: "hosted", Client: info.Client, Kind: info.Kind}}
 		if top {
+			spec.Limited = true
 			spec = driver.Mount(spec, s.opener(d))
 		}
 		s.specs[d] = spec
@@ -212,7 +214,7 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 	if s.known[d.Type] != nil {
 		hint, none = "", "%q cannot be hosted: "
 	}
-	c, err := s.child(d.Hosting)
+	c, err := s.child(d)
 	if err != nil {
 		// A word for a driver of ours that has a slip in it is no driver of Python's,
 		// and what we have of a module is all that is in it.
@@ -289,13 +291,16 @@ func install(module string) string {
 	return fmt.Sprintf(": pip install %s", strings.ReplaceAll(name, "_", "-"))
 }
 
-// child is the process for nodes with a setting. It is not started yet.
-func (h *Hosts) child(s driver.Hosting) (*child, error) {
-	python, err := h.interpreter(s.Python)
+// child is the process for nodes with the settings of one. It is not started yet.
+func (h *Hosts) child(d *driver.Decl) (*child, error) {
+	python, err := h.interpreter(d.Hosting.Python)
 	if err != nil {
 		return nil, err
 	}
-	key := host{python, s.User}
+	key := host{python: python, user: d.Hosting.User}
+	if d.Limits != nil {
+		key.limits = d.Limits.String()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -303,7 +308,7 @@ func (h *Hosts) child(s driver.Hosting) (*child, error) {
 	}
 	c := h.children[key]
 	if c == nil {
-		c = newChild(h, key)
+		c = newChild(h, key, d.Limits)
 		if h.children == nil {
 			h.children = map[host]*child{}
 		}
@@ -358,7 +363,7 @@ func (h *Hosts) opener(d *driver.Decl) func(context.Context, *driver.Env) (drive
 	decl := declare(d)
 	return func(ctx context.Context, env *driver.Env) (driver.Driver, error) {
 		env.OpenRefs(ctx)
-		c, err := h.child(d.Hosting)
+		c, err := h.child(d)
 		if err != nil {
 			return driver.Driver{}, unavailable(err)
 		}

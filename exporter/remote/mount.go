@@ -210,6 +210,11 @@ func (l link) Cause(err error) error {
 	if cause := l.cause(err); cause != err {
 		return fmt.Errorf("%s: %w", l.mount.env.Path, cause)
 	}
+	if limit := outOfMemory(l.mount.env.Limits, status.Convert(err).Message()); limit != "" {
+		p := status.Convert(err).Proto()
+		p.Message += ": " + limit
+		return status.ErrorProto(p)
+	}
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jumplead/jumplead/drivers/driver"
 	keep "github.com/jumplead/jumplead/hw/process"
 )
 
@@ -33,6 +34,8 @@ type spawn struct {
 	User string                   // whom it runs as; "" is ourselves
 	Env  []string                 // nil is ours
 	Says *os.File                 // its descriptor 3, or nil; closed here once it runs
+
+	Limits *driver.Limits // nil: none
 
 	// Lifeline says that the program ends by itself when its standard input does.
 	Lifeline bool
@@ -99,7 +102,7 @@ func start(argv []string, s spawn) (_ *process, err error) {
 			cmd.Stderr = w
 		}
 	}
-	if p.p, err = keep.Start(cmd, keep.TagName()+"=1"); err != nil {
+	if p.p, err = keep.StartLimited(cmd, keep.TagName()+"=1", s.Limits); err != nil {
 		return nil, err
 	}
 	p.mark, p.stdin = p.p.Mark(), ours[0]
@@ -263,10 +266,30 @@ func (p *process) why() error {
 	default:
 		text = fmt.Sprintf("%s ended with status %d", p.name, code)
 	}
-	if last := p.tail.String(); last != "" {
+	last := p.tail.String()
+	if struck := p.p.Struck(); struck != "" {
+		text += ": " + struck
+	} else if s := outOfMemory(p.Limits, last); s != "" {
+		text += ": " + s
+	}
+	if last != "" {
 		text += ": " + last
 	}
 	return errors.New(text)
+}
+
+// outOfMemory says what limit a program with limits has probably reached that says
+// this, or "".
+func outOfMemory(l *driver.Limits, says string) string {
+	if l == nil || l.Memory == 0 {
+		return ""
+	}
+	for _, sign := range []string{"MemoryError", "annot allocate memory", "Unable to allocate", "bad_alloc"} {
+		if strings.Contains(says, sign) {
+			return fmt.Sprintf("the memory limit of %v was reached", l.Memory)
+		}
+	}
+	return ""
 }
 
 // tail keeps the last lines that a program has printed; those that it printed as

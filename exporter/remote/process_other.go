@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"github.com/jumplead/jumplead/drivers/driver"
 )
 
 const killGrace = time.Second
@@ -17,6 +19,7 @@ type spawn struct {
 	User     string
 	Env      []string
 	Says     *os.File
+	Limits   *driver.Limits
 	Lifeline bool
 }
 
@@ -34,8 +37,9 @@ func start(argv []string, s spawn) (*process, error) {
 	return nil, fmt.Errorf("%s: programs are only run on Linux: %w", argv[0], errors.ErrUnsupported)
 }
 
-func give(string, string) error            { return nil }
-func (p *process) end(time.Duration)       {}
-func (p *process) kill()                   {}
-func (p *process) wait(time.Duration) bool { return true }
-func (p *process) why() error              { return errors.ErrUnsupported }
+func give(string, string) error                 { return nil }
+func outOfMemory(*driver.Limits, string) string { return "" }
+func (p *process) end(time.Duration)            {}
+func (p *process) kill()                        {}
+func (p *process) wait(time.Duration) bool      { return true }
+func (p *process) why() error                   { return errors.ErrUnsupported }
