@@ -62,6 +62,7 @@ func TestClassify(t *testing.T) {
 		// ConnectionError and its kin
 		{driver.ErrUnavailable, driver.Unavailable, "connection_error"},
 		{hw.ErrAbsent, driver.Unavailable, "connection_error"},
+		{hw.Mark(hw.ErrWrong, errors.ErrUnsupported), driver.Unavailable, "connection_error"},
 		{hw.Mark(hw.ErrAbsent, missing), driver.Unavailable, "connection_error"},
 		{refused, driver.Unavailable, "connection_error"},
 		{closed, driver.Unavailable, "connection_error"},

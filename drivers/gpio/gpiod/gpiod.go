@@ -236,7 +236,7 @@ func (p place) claims(h hw.Host) ([]driver.Claim, error) {
 func (p place) request(h hw.Host) (hw.LineRef, error) {
 	at, err := p.find(h.Names)
 	if p.pin != nil && err != nil {
-		return at, hw.Mark(hw.ErrAbsent, err)
+		return at, hw.Mark(hw.ErrWrong, err)
 	}
 	return at, nil
 }
