@@ -25,12 +25,14 @@ import (
 // errChecked ends the program with status 1: what is wrong was printed.
 var errChecked = errors.New("problems were found")
 
-// check tells what is wrong with configs, without any of their hardware. It
-// says all that run would, and is stricter: a key that nobody reads is an error
-// here, where run has to go on with the files that labs have.
-func check(_ context.Context, p *program, args []string) error {
+// check tells what is wrong with configs, without any of their hardware unless it
+// is asked to look for that. It says all that run would, and is stricter: a key
+// that nobody reads is an error here, where run has to go on with the files that
+// labs have.
+func check(ctx context.Context, p *program, args []string) error {
 	var aliases []string
-	var asJSON, strict bool
+	var asJSON, elsewhere bool
+	var how checking
 	fs := p.flags("check")
 	fs.Func("exporter", "check the config of the exporter `ALIAS`, too; may be given several times", func(s string) error {
 		aliases = append(aliases, s)
@@ -41,13 +43,17 @@ func check(_ context.Context, p *program, args []string) error {
 		if !ok {
 			return fmt.Errorf("there are %s%s", strings.Join(board.Names(), ", "), driver.Hint(s, board.Names()))
 		}
-		p.Host.Names = names(b)
+		p.Host.Names, elsewhere = names(b), true
 		return nil
 	})
 	fs.BoolVar(&asJSON, "json", false, "print JSON, for programs")
-	fs.BoolVar(&strict, "strict", false, "take warnings for errors")
+	fs.BoolVar(&how.probe, "probe", false, "look for the hardware, too: on the harness")
+	fs.BoolVar(&how.strict, "strict", false, "take warnings for errors")
 	if err := p.parse(fs, args, commandHelp(fs, "check [OPTIONS] [FILE]...", checkHelp)); err != nil {
 		return err
+	}
+	if how.probe && elsewhere {
+		return usage("check: --probe looks for hardware of this machine, and --board speaks of another one")
 	}
 	if fs.NArg() == 0 && len(aliases) == 0 {
 		return usage(`check: no file is given; "-" is the standard input`)
@@ -59,10 +65,10 @@ func check(_ context.Context, p *program, args []string) error {
 			files = append(files, unread(alias, err))
 			continue
 		}
-		files = append(files, p.checkFile(path, strict))
+		files = append(files, p.checkFile(ctx, path, how))
 	}
 	for _, path := range fs.Args() {
-		files = append(files, p.checkFile(path, strict))
+		files = append(files, p.checkFile(ctx, path, how))
 	}
 
 	if asJSON {
@@ -83,11 +89,23 @@ func check(_ context.Context, p *program, args []string) error {
 	return nil
 }
 
+// checking says how to check.
+type checking struct {
+	strict bool // warnings are errors
+	probe  bool // the hardware is looked for
+}
+
 const checkHelp = `Tell what is wrong with ExporterConfig files, without the hardware that they
 describe, and what would run each node. "-" is the standard input.
 
-The exit status is 0 when all files are good, 1 when one is not, 2 when the
-command was called wrongly. Warnings leave a file good unless --strict is given.`
+--probe is for the harness itself: it looks whether what the nodes need is there,
+free, allowed and the right thing. It changes nothing and disturbs nobody. Serial
+ports are not opened, GPIO lines not requested, networks not connected to; a meter
+on an I2C bus is asked for its maker and its type.
+
+The exit status is 0 when all files are good, 1 when one is not or something was
+not found as it should be, 2 when the command was called wrongly. Warnings leave a
+file good unless --strict is given.`
 
 // commandHelp prints how a command is called, what it does, and its flags.
 func commandHelp(fs *flag.FlagSet, usage, text string) func(io.Writer) {
@@ -112,6 +130,10 @@ type checkedFile struct {
 	Warnings int            `json:"warnings"`
 	Problems []checkProblem `json:"problems"`
 	Nodes    []checkedNode  `json:"nodes"`
+
+	// With --probe: that it was looked, and how many nodes lack something.
+	Probed  bool `json:"probed,omitempty"`
+	Missing int  `json:"missing,omitempty"`
 }
 
 type checkProblem struct {
@@ -132,6 +154,8 @@ type checkedNode struct {
 	Client   string   `json:"client,omitempty"`
 	Claims   []string `json:"claims,omitempty"`
 	Status   string   `json:"status"` // ok, refused; hosted: Python has it; unchecked: Python was not asked, or cannot tell
+
+	Hardware *checkedHardware `json:"hardware,omitempty"` // with --probe
 }
 
 // unread is a file that cannot be read at all.
@@ -146,7 +170,7 @@ func unread(name string, err error) checkedFile {
 // maxInput is more than a config may have, so that Parse says so.
 const maxInput = 2 << 20
 
-func (p *program) checkFile(path string, strict bool) checkedFile {
+func (p *program) checkFile(ctx context.Context, path string, how checking) checkedFile {
 	name, text, err := path, []byte(nil), error(nil)
 	if path == "-" {
 		name = "stdin"
@@ -161,7 +185,7 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 	f := checkedFile{File: name, Problems: []checkProblem{}, Nodes: []checkedNode{}}
 	var tree *driver.Tree
 	hosted := &hostedNodes{Hosts: p.hosts(nil)}
-	hosted.Checking = true
+	hosted.Checking = !how.probe // a harness has the Python that it needs
 	defer hosted.Close()
 	if cfg != nil {
 		o := exporter.Options{Namespace: cfg.Namespace, Name: cfg.Name, Export: cfg.Export,
@@ -169,6 +193,10 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 		var more driver.Problems
 		tree, more = o.Plan()
 		problems = append(problems, more...)
+		for _, x := range unkept(tree) { // the harness may be another machine
+			x.Warning = true
+			problems = append(problems, x)
+		}
 		problems.Sort()
 	}
 	src := newSource(text)
@@ -176,7 +204,7 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 	for _, x := range problems {
 		c := checkProblem{Line: x.Pos.Line, Column: x.Pos.Column, Severity: "error", Message: driver.Problem{Text: x.Text}.String(),
 			Node: x.Node, Upstream: x.Upstream, Source: src.line(x.Pos.Line)}
-		if x.Warning && !x.Unread && !strict {
+		if x.Warning && !x.Unread && !how.strict {
 			c.Severity = "warning"
 			f.Warnings++
 		} else {
@@ -227,6 +255,9 @@ func (p *program) checkFile(path string, strict bool) checkedFile {
 		}
 		list(cfg.Export.Children, "")
 	}
+	if how.probe && tree != nil {
+		f.probe(ctx, tree)
+	}
 	return f
 }
 
@@ -256,6 +287,9 @@ func (f checkedFile) print(w io.Writer) {
 	if f.Warnings > 0 {
 		found = append(found, count(f.Warnings, "warning"))
 	}
+	if f.Probed {
+		found = append(found, "hardware: "+f.hardware())
+	}
 	verdict := "good"
 	if !f.OK {
 		verdict = "not good"
@@ -275,6 +309,7 @@ func (f checkedFile) print(w io.Writer) {
 	for line := range strings.Lines(rows.String()) {
 		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
+	f.printHardware(w)
 }
 
 func count(n int, what string) string {
