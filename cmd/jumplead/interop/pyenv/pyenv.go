@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,8 +28,12 @@ import (
 // module is the first line of the go.mod that marks the checkout's root.
 const module = "module github.com/jumplead/jumplead\n"
 
-// requirements is the list of distributions, below the checkout's root.
-const requirements = "cmd/jumplead/interop/requirements.txt"
+// The lists of distributions, below the checkout's root. That of the drivers holds
+// what the other one lacks.
+const (
+	requirements = "cmd/jumplead/interop/requirements.txt"
+	drivers      = "cmd/jumplead/interop/requirements-drivers.txt"
+)
 
 // probe prints what an environment depends on besides the requirements, and
 // fails where the stock release does not run.
@@ -46,6 +52,30 @@ func (e *Env) Dir() string { return e.dir }
 // Bin returns the path of a program of the environment, such as "python",
 // "jmp" or "j".
 func (e *Env) Bin(name string) string { return filepath.Join(e.dir, "bin", name) }
+
+// Environ is the environment of this process for a program under test: without what steers Jumpstarter or jumplead, or
+// sends the loopback through a proxy, with a folder that the program may write to, and with more.
+func Environ(folder string, more ...string) []string {
+	var env []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		switch {
+		case strings.HasPrefix(name, "JMP_"), strings.HasPrefix(name, "JUMPSTARTER_"), strings.HasPrefix(name, "JUMPLEAD_"):
+		case strings.HasSuffix(strings.ToLower(name), "_proxy"):
+		default:
+			env = append(env, e)
+		}
+	}
+	return slices.Concat(env, []string{
+		"HOME=" + folder,
+		"TMPDIR=" + folder,
+		"XDG_CONFIG_HOME=" + folder,
+		"XDG_RUNTIME_DIR=" + folder,
+		"PYTHONDONTWRITEBYTECODE=1",
+		// A program with the race detector sleeps for a second before its end.
+		"GORACE=atexit_sleep_ms=0",
+	}, more)
+}
 
 // Root returns the root of the checkout that holds the working directory.
 // Tests run in their package's folder, so they find it whatever the checkout
@@ -78,10 +108,26 @@ func Open(ctx context.Context) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
-	return open(ctx, filepath.Join(root, ".build"), filepath.Join(root, requirements))
+	return open(ctx, filepath.Join(root, ".build"), filepath.Join(root, requirements), nil)
 }
 
-func open(ctx context.Context, build, list string) (*Env, error) {
+// OpenDrivers returns an environment that has every driver package of the release
+// that can be had as wheels. It lies on top of that of [Open]: what is there is not
+// installed a second time, and it has no programs of its own but python.
+func OpenDrivers(ctx context.Context) (*Env, error) {
+	base, err := Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, filepath.Join(root, ".build"), filepath.Join(root, drivers), base)
+}
+
+// open builds an environment, on top of another one if that is not nil.
+func open(ctx context.Context, build, list string, base *Env) (*Env, error) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		return nil, fmt.Errorf("python environment: %w", err)
@@ -96,6 +142,9 @@ func open(ctx context.Context, build, list string) (*Env, error) {
 	}
 	if err := os.MkdirAll(build, 0o755); err != nil {
 		return nil, fmt.Errorf("python environment: %w", err)
+	}
+	if base != nil {
+		version = append(version, base.dir...)
 	}
 	sum := sha256.Sum256(append(version, wanted...))
 	dir := filepath.Join(build, "venv-"+hex.EncodeToString(sum[:6]))
@@ -116,8 +165,10 @@ func open(ctx context.Context, build, list string) (*Env, error) {
 		return nil, fmt.Errorf("python environment: %w", err)
 	}
 	e := &Env{dir}
+	if err := e.make(ctx, python, base); err != nil {
+		return nil, fmt.Errorf("python environment: %w", err)
+	}
 	for _, step := range [][]string{
-		{python, "-m", "venv", dir},
 		// --no-deps and the check afterwards: pip must not choose a version
 		// of anything that the list forgot.
 		{e.Bin("python"), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check",
@@ -132,6 +183,28 @@ func open(ctx context.Context, build, list string) (*Env, error) {
 		return nil, fmt.Errorf("python environment: %w", err)
 	}
 	return e, nil
+}
+
+// make makes an environment without anything in it. One that is on top of another
+// finds that one's packages, pip among them, after its own.
+func (e *Env) make(ctx context.Context, python string, base *Env) error {
+	if base == nil {
+		_, err := run(ctx, python, "-m", "venv", e.dir)
+		return err
+	}
+	if _, err := run(ctx, python, "-m", "venv", "--without-pip", e.dir); err != nil {
+		return err
+	}
+	const packages = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
+	theirs, err := run(ctx, base.Bin("python"), "-c", packages)
+	if err != nil {
+		return err
+	}
+	ours, err := run(ctx, e.Bin("python"), "-c", packages)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(string(ours), "base.pth"), append(theirs, '\n'), 0o644)
 }
 
 // run runs a program and returns its standard output. Its error holds the

@@ -53,7 +53,7 @@ func TestOpenOnce(t *testing.T) {
 	needVenv(t)
 	build, list := t.TempDir(), empty(t)
 
-	first, err := open(t.Context(), build, list)
+	first, err := open(t.Context(), build, list, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestOpenOnce(t *testing.T) {
 	var marks [3]os.FileInfo
 	for i := range marks {
 		wg.Go(func() {
-			e, err := open(t.Context(), build, list)
+			e, err := open(t.Context(), build, list, nil)
 			if err != nil {
 				t.Errorf("open() = %v; want the environment", err)
 				return
@@ -93,6 +93,19 @@ func TestOpenOnce(t *testing.T) {
 			t.Errorf("marks = %v; want one, written once", marks)
 		}
 	}
+
+	// One on top of it has what it has.
+	top, err := open(t.Context(), build, list, first)
+	if err != nil {
+		t.Fatalf("open() on top of another = %v; want the environment", err)
+	}
+	if top.Dir() == first.Dir() {
+		t.Errorf("open() on top of another = %s; want a folder of its own", top.Dir())
+	}
+	out, err := exec.Command(top.Bin("python"), "-c", "import pip, sys; print(sys.prefix, pip.__file__)").CombinedOutput()
+	if prefix, pip, _ := strings.Cut(string(out), " "); err != nil || prefix != top.Dir() || !strings.HasPrefix(pip, first.Dir()) {
+		t.Errorf("the prefix and where pip is = %s, %v; want %s, and below %s", out, err, top.Dir(), first.Dir())
+	}
 }
 
 func TestOpenOtherList(t *testing.T) {
@@ -102,7 +115,7 @@ func TestOpenOtherList(t *testing.T) {
 	if err := os.WriteFile(list, []byte("/nowhere/absent.whl\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := open(t.Context(), build, list)
+	_, err := open(t.Context(), build, list, nil)
 	if err == nil || !strings.Contains(err.Error(), "absent.whl") {
 		t.Errorf("open() = %v; want an error that names absent.whl", err)
 	}
@@ -110,7 +123,7 @@ func TestOpenOtherList(t *testing.T) {
 
 func TestOpenNoPython(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := open(t.Context(), t.TempDir(), empty(t))
+	_, err := open(t.Context(), t.TempDir(), empty(t), nil)
 	if !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("open() without python3 = %v; want %v", err, exec.ErrNotFound)
 	}
