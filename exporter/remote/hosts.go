@@ -214,16 +214,16 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 	if s.known[d.Type] != nil {
 		hint, none = "", "%q cannot be hosted: "
 	}
+	// A word for a driver of ours that has a slip in it is no driver of Python's, and
+	// what we have of a module is all that is in it.
+	slip := s.known[d.Type] == nil && (strings.Contains(hint, "did you mean") || slices.ContainsFunc(types, func(t string) bool {
+		module := t[:strings.LastIndexByte(t, '.')+1]
+		return module != "" && strings.HasPrefix(d.Type+".", module)
+	}))
 	c, err := s.child(d)
 	if err != nil {
-		// A word for a driver of ours that has a slip in it is no driver of Python's,
-		// and what we have of a module is all that is in it.
-		slip := strings.Contains(hint, "did you mean") || slices.ContainsFunc(types, func(t string) bool {
-			module := t[:strings.LastIndexByte(t, '.')+1]
-			return module != "" && strings.HasPrefix(d.Type+".", module)
-		})
 		switch {
-		case s.Checking && s.known[d.Type] == nil && slip:
+		case s.Checking && slip:
 			s.err(d, names, false, "no driver of type %q%s", d.Type, hint)
 		case s.Checking:
 			s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)
@@ -247,6 +247,9 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 		return unknown
 	case errors.As(err, new(*died)):
 		s.err(d, names, true, "%s cannot be hosted: %v%s", d.Type, err, hint)
+		return unknown
+	case s.Checking && slip: // a Python without Jumpstarter, for one
+		s.err(d, names, false, "no driver of type %q%s", d.Type, hint)
 		return unknown
 	case s.Checking:
 		s.err(d, names, true, "hosted: not checked here: %v%s", err, hint)

@@ -336,8 +336,11 @@ func TestRelay(t *testing.T) {
 			"  a: {type: jumpstarter_driver_power.driver.MokPower, config: {}}\n": `did you mean "jumpstarter_driver_power.driver.MockPower"?`,
 		} {
 			l.write(t, "bad.yaml", head+nodes)
-			if r := l.run(t, env, "./jumplead", "check", "--strict", "bad.yaml"); r.status != 1 || !strings.Contains(r.stdout, want) {
-				t.Errorf("check of %s = %d, %s%s; want %q", nodes, r.status, r.stdout, r.stderr, want)
+			for _, python := range []string{"/nowhere", "/usr/bin/env"} { // neither has jumpstarter
+				r := l.run(t, environment("JUMPLEAD_PYTHON="+python), "./jumplead", "check", "--strict", "bad.yaml")
+				if r.status != 1 || !strings.Contains(r.stdout, want) {
+					t.Errorf("check of %s = %d, %s%s; want %q", nodes, r.status, r.stdout, r.stderr, want)
+				}
 			}
 		}
 	})
