@@ -91,9 +91,11 @@ var (
 
 // RequestLine finds and takes a line. Errors are of the kinds [hw.ErrAbsent] (no such chip or line; the text says what
 // there is), [hw.ErrBusy] (the text says who has it), [hw.ErrWrong] (it cannot be told which line is meant, or that cannot do
-// what the options ask for, which is [errors.ErrUnsupported], too), [fs.ErrPermission], or ctx's own.
+// what the options ask for, which is [errors.ErrUnsupported], too), [fs.ErrPermission], or ctx's own. It returns as soon as
+// ctx is done; a system call that is still running then finishes on its own, if it ever does, and the line that it got is let
+// go at once.
 func (b Bus) RequestLine(ctx context.Context, at hw.LineRef, o hw.LineOptions) (hw.Line, error) {
-	line, err := b.request(ctx, at, o)
+	line, err := b.requestUntil(ctx, at, o)
 	if err != nil {
 		return nil, fmt.Errorf("request %v: %w", at, err)
 	}

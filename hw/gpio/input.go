@@ -2,7 +2,6 @@ package gpio
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"log/slog"
 	"os"
@@ -25,55 +24,23 @@ const (
 
 // Input is an input with edges that is held for long, and may be watched by several at once.
 type Input struct {
-	request func(context.Context) (hw.Line, error)
-	log     *slog.Logger
+	holder
 	readers sync.WaitGroup
-	done    chan struct{} // closed by Close
-
-	mu     sync.Mutex
-	line   hw.Line // nil: to be requested at the next use
-	lost   bool    // there was a line, and its chip has gone
-	closed bool
-	since  *queue // the end of the last wait
-	queues map[*queue]bool
+	since   *queue // the end of the last wait
+	queues  map[*queue]bool
 }
 
 // NewInput makes an input; nothing is requested before its first use, for which there is Open.
 func NewInput(h hw.Host, at hw.LineRef, o hw.LineOptions, log *slog.Logger) *Input {
-	o.Output, o.Edges = false, true
-	x := &Input{
-		request: func(ctx context.Context) (hw.Line, error) { return h.RequestLine(ctx, at, o) },
-		log:     log, done: make(chan struct{}), since: newQueue(untold), queues: map[*queue]bool{},
-	}
+	o.Output, o.Active, o.Edges = false, false, true
+	x := &Input{holder: hold(h, at, o, log), since: newQueue(untold), queues: map[*queue]bool{}}
 	x.queues[x.since] = true
+	x.begun = func(line hw.Line) {
+		x.since.reset()
+		x.readers.Go(func() { x.read(line) })
+	}
+	x.release = func(line hw.Line) error { return line.Close() }
 	return x
-}
-
-// Open requests the line, unless it is there.
-func (x *Input) Open(ctx context.Context) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.begin(ctx)
-}
-
-func (x *Input) begin(ctx context.Context) error {
-	if x.closed {
-		return os.ErrClosed
-	}
-	if x.line != nil {
-		return nil
-	}
-	line, err := x.request(ctx)
-	if err != nil {
-		return err
-	}
-	if x.line = line; x.lost {
-		x.log.Warn("the chip is back; the line was requested anew", "line", line.Info())
-	}
-	x.lost = false
-	x.since.reset()
-	x.readers.Go(func() { x.read(line) })
-	return nil
 }
 
 // read hands out the edges of a line until that ends.
@@ -102,36 +69,9 @@ func (x *Input) read(line hw.Line) {
 	}
 }
 
-// drop forgets a line of which there is nothing more to be had.
-func (x *Input) drop(line hw.Line) {
-	line.Close()
-	if x.line == line {
-		x.line, x.lost = nil, true
-	}
-}
-
-// use calls f with the line, and once more if it turns out that the chip is another by now.
-func (x *Input) use(ctx context.Context, f func(hw.Line) error) error {
-	for again := true; ; again = false {
-		if err := x.begin(ctx); err != nil {
-			return err
-		}
-		line := x.line
-		err := f(line)
-		if !errors.Is(err, hw.ErrAbsent) {
-			return err
-		}
-		if x.drop(line); !again {
-			return err
-		}
-	}
-}
-
 // Get reads whether the line is active.
 func (x *Input) Get(ctx context.Context) (active bool, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	err = x.use(ctx, func(line hw.Line) error {
+	err = x.use(ctx, false, func(line hw.Line) error {
 		active, err = line.Value()
 		return err
 	})
@@ -192,22 +132,19 @@ func (x *Input) Edges(ctx context.Context) iter.Seq2[Event, error] {
 
 // watch adds a queue for edges, with those that are untold or else with none, and reads the line's value.
 func (x *Input) watch(ctx context.Context, untold bool) (q *queue, active bool, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	q = newQueue(queued)
-	err = x.use(ctx, func(line hw.Line) (err error) {
+	err = x.use(ctx, false, func(line hw.Line) (err error) {
 		if untold {
 			q.events = x.since.events
 			x.since.reset()
 		} else {
 			active, err = line.Value()
 		}
-		x.queues[q] = true
+		if err == nil {
+			x.queues[q] = true
+		}
 		return err
 	})
-	if err != nil {
-		delete(x.queues, q)
-	}
 	return q, active, err
 }
 
@@ -232,20 +169,7 @@ func (x *Input) next(ctx context.Context, q *queue) (Event, error) {
 
 // Close lets the line go, and ends who waits.
 func (x *Input) Close() error {
-	x.mu.Lock()
-	if x.closed {
-		x.mu.Unlock()
-		return nil
-	}
-	x.closed = true
-	close(x.done)
-	line := x.line
-	x.line = nil
-	x.mu.Unlock()
-	var err error
-	if line != nil {
-		err = line.Close()
-	}
+	err := x.holder.Close()
 	x.readers.Wait()
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,6 +22,14 @@ type World interface {
 	Label() string
 	Drive(t testing.TB, offset int, high bool)
 	Level(t testing.TB, offset int) bool
+
+	// Output reports whether the host drives a line, or would if its drive did not let go.
+	Output(t testing.TB, offset int) bool
+
+	// Record notes how the host drives a line from now on, whom nothing else of the chip disturbs. What it returns ends
+	// that, and tells: "out-low", "out-high", and "in" for a line that it lets go, each when it was another before.
+	Record(t testing.TB, offset int) (stop func() []string)
+
 	Remove(t testing.TB)
 	Remake(t testing.TB)
 }
@@ -42,7 +51,23 @@ func (m *model) Device() string                            { return "gpiochip0" 
 func (m *model) Label() string                             { return "model" }
 func (m *model) Drive(_ testing.TB, offset int, high bool) { m.chip.Drive(offset, high) }
 func (m *model) Level(_ testing.TB, offset int) bool       { return m.chip.Level(offset) }
-func (m *model) Remove(testing.TB)                         { m.board.Remove("gpiochip0") }
+func (m *model) Output(_ testing.TB, offset int) bool      { return m.chip.Output(offset) }
+func (m *model) Record(_ testing.TB, offset int) func() []string {
+	from := len(m.chip.History(offset))
+	return func() (told []string) {
+		for _, c := range m.chip.History(offset)[from:] {
+			what := c.String()
+			if !c.Output {
+				what = "in"
+			}
+			if len(told) == 0 || told[len(told)-1] != what {
+				told = append(told, what)
+			}
+		}
+		return told
+	}
+}
+func (m *model) Remove(testing.TB) { m.board.Remove("gpiochip0") }
 func (m *model) Remake(testing.TB) {
 	m.chip = m.board.Add("gpiochip0", "model", 8, "", "", "", "relay")
 }
@@ -57,7 +82,10 @@ func Test(t *testing.T, open func(t *testing.T) World) {
 		run  func(*testing.T, World)
 	}{
 		{"output", testOutput},
+		{"first value", testFirst},
+		{"drive", testDrive},
 		{"input", testInput},
+		{"bias", testBias},
 		{"find", testFind},
 		{"busy", testBusy},
 		{"edges", testEdges},
@@ -123,6 +151,88 @@ func testOutput(t *testing.T, w World) {
 	info := l.Info()
 	if want := (hw.LineInfo{Chip: w.Device(), Label: w.Label(), Offset: 2}); info != want {
 		t.Errorf("Info() = %+v; want %+v", info, want)
+	}
+}
+
+// An output begins as what it is asked to be and is nothing else before; to read it is no reason to become an input, and to
+// let it go none to change.
+func testFirst(t *testing.T, w World) {
+	for _, o := range []hw.LineOptions{
+		{},
+		{Active: true},
+		{ActiveLow: true},
+		{ActiveLow: true, Active: true},
+		{Drive: hw.OpenDrain},
+		{Drive: hw.OpenSource, Active: true},
+		{Bias: hw.PullUp},
+		{Bias: hw.PullDown, Active: true},
+	} {
+		o.Output = true
+		want := "out-low"
+		if o.Active != o.ActiveLow {
+			want = "out-high"
+		}
+		take(t, w, hw.LineRef{Chip: w.Device(), Offset: 1}, hw.LineOptions{}).Close() // an input at first
+		stop := w.Record(t, 1)
+		l := take(t, w, hw.LineRef{Chip: w.Device(), Offset: 1}, o)
+		for range 3 {
+			value(t, l, o.Active)
+		}
+		if !w.Output(t, 1) {
+			t.Errorf("%+v: the line is an input after it was read; want an output", o)
+		}
+		l.Close()
+		if got := stop(); !slices.Equal(got, []string{want}) {
+			t.Errorf("%+v: the host did %q to the line; want %q and nothing else", o, got, want)
+		}
+	}
+}
+
+// What an output does not drive is the outside's; what it reads is what is on the wire.
+func testDrive(t *testing.T, w World) {
+	for _, test := range []struct {
+		drive     hw.Drive
+		low, high bool // what it drives
+	}{{hw.PushPull, true, true}, {hw.OpenDrain, true, false}, {hw.OpenSource, false, true}} {
+		for _, activeLow := range []bool{false, true} {
+			l := take(t, w, hw.LineRef{Chip: w.Device(), Offset: 2}, hw.LineOptions{Output: true, Drive: test.drive, ActiveLow: activeLow})
+			for _, high := range []bool{true, false, true} {
+				if err := l.SetValue(high != activeLow); err != nil {
+					t.Fatalf("SetValue(%t) = %v; want nil", high != activeLow, err)
+				}
+				for _, outside := range []bool{true, false, true} {
+					w.Drive(t, 2, outside)
+					want := outside
+					if high && test.high || !high && test.low {
+						want = high
+					}
+					if got := w.Level(t, 2); got != want {
+						t.Errorf("drive %d, active low %t: set high = %t and pulled high = %t, it is high = %t; want %t",
+							test.drive, activeLow, high, outside, got, want)
+					}
+					value(t, l, want != activeLow)
+				}
+			}
+			l.Close()
+		}
+	}
+}
+
+// A pull inside the chip makes the level of a line that nobody drives.
+func testBias(t *testing.T, w World) {
+	for _, test := range []struct {
+		bias hw.Bias
+		high bool
+	}{{hw.PullUp, true}, {hw.PullDown, false}, {hw.PullUp, true}, {hw.PullDown, false}} {
+		for _, activeLow := range []bool{false, true} {
+			l := take(t, w, hw.LineRef{Chip: w.Device(), Offset: 7}, hw.LineOptions{Bias: test.bias, ActiveLow: activeLow})
+			level(t, w, 7, test.high)
+			value(t, l, test.high != activeLow)
+			l.Close()
+		}
+	}
+	for _, bias := range []hw.Bias{hw.BiasAsIs, hw.BiasOff} {
+		take(t, w, hw.LineRef{Chip: w.Device(), Offset: 7}, hw.LineOptions{Bias: bias}).Close()
 	}
 }
 
