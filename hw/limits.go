@@ -67,6 +67,9 @@ type Size uint64
 // units are the letters of sizes, each 1024 times the one before.
 const units = "KMGT"
 
+// MarshalText implements [encoding.TextMarshaler].
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (s *Size) UnmarshalText(text []byte) error {
 	number, shift := strings.TrimSpace(string(text)), 0
@@ -101,6 +104,9 @@ type Memory Size
 
 const leastMemory Memory = 16 << 20
 
+// MarshalText implements [encoding.TextMarshaler].
+func (m Memory) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (m *Memory) UnmarshalText(text []byte) error {
 	var s Size
@@ -120,6 +126,9 @@ func (m Memory) String() string { return Size(m).String() }
 type Share int
 
 const mostShare Share = 100 * 1024
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Share) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (s *Share) UnmarshalText(text []byte) error {

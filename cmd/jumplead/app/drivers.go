@@ -52,7 +52,8 @@ func drivers(_ context.Context, p *program, args []string) error {
 		for _, s := range specs {
 			list = append(list, describe(s))
 		}
-		return printJSON(p.Stdout, map[string]any{"drivers": list, "commonConfig": keyInfos(driver.CommonKeys())})
+		return printJSON(p.Stdout, map[string]any{"drivers": list, "commonConfig": keyInfos(driver.CommonKeys()),
+			"limits": keyInfos(driver.LimitKeys())})
 	case fs.NArg() > 0:
 		for i, s := range specs {
 			if i > 0 {
@@ -102,6 +103,7 @@ type driverInfo struct {
 	Client   string       `json:"client"`
 	Children []string     `json:"children,omitempty"` // that it needs
 	Lenient  bool         `json:"ignoresUnknownKeys"`
+	Limited  bool         `json:"limited"` // starts programs that keep limits
 	Config   []keyInfo    `json:"config"`
 	Methods  []methodInfo `json:"methods"`
 }
@@ -137,7 +139,7 @@ type paramInfo struct {
 
 func describe(s driver.Spec) driverInfo {
 	d := driverInfo{Type: s.Type, Doc: s.Doc, Contract: s.Contract.Name, Kind: s.Contract.Kind, Client: s.Contract.Client,
-		Children: s.Children, Lenient: s.Lenient, Config: keyInfos(s.Keys()), Methods: []methodInfo{}}
+		Children: s.Children, Lenient: s.Lenient, Limited: s.Limited, Config: keyInfos(s.Keys()), Methods: []methodInfo{}}
 	for _, e := range s.Table() {
 		m := methodInfo{Name: e.Name(), Usage: e.Usage(), Doc: e.Doc(), Kind: e.Kind().String(), Params: []paramInfo{}}
 		for _, p := range e.Params() {
@@ -178,6 +180,10 @@ func (d driverInfo) print(w io.Writer) {
 	fmt.Fprintf(w, "  %s: as for every driver\n", strings.Join(common, ", "))
 	if d.Lenient {
 		fmt.Fprint(w, "  other keys are ignored\n")
+	}
+	if d.Limited {
+		fmt.Fprint(w, "\nLimits (below x-jumplead):\n")
+		printKeys(w, "  ", keyInfos(driver.LimitKeys()))
 	}
 	if len(d.Methods) == 0 {
 		return

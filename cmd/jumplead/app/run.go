@@ -171,8 +171,8 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		hosts := p.hosts(log)
 		defer hosts.Close()
 		o.Driver = driver.Options{Specs: p.specs, Host: p.Host, Mounts: hosts.Mounts}
-		_, more := o.Plan()
-		problems = append(problems, more...)
+		tree, more := o.Plan()
+		problems = append(append(problems, more...), unkept(tree)...)
 		problems.Sort()
 	}
 	if err := problems.Err(); err != nil {

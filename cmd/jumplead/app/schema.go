@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -127,6 +128,24 @@ func configSchema(specs []driver.Spec) driver.Schema {
 	metadata := closed(driver.Schema{"namespace": says(optional, "the exporter's namespace"), "name": says(text, "the exporter's name")})
 	metadata["patternProperties"] = driver.Schema{"^" + anyCase("namespace") + "$": optional, "^" + anyCase("name") + "$": text}
 
+	limits := says(driver.Schema{"anyOf": []driver.Schema{driver.LimitSchema(), {"type": "null"}}},
+		"what the programs may take of the machine that nodes start: hosted drivers and scripts; null lifts what is said above")
+	hosting := func(more driver.Schema) driver.Schema {
+		keys := driver.Schema{
+			"python": says(text, "the interpreter of hosted drivers"),
+			"user":   says(text, "whom hosted drivers run as"),
+			"limits": limits,
+		}
+		maps.Copy(keys, more)
+		return closed(keys)
+	}
+	ours := hosting(driver.Schema{
+		"hosted": driver.Schema{"description": "paths of nodes to run in Python although there is a driver here; true: all of them",
+			"anyOf": []driver.Schema{{"const": true}, {"type": "array", "items": text}}},
+		"nodes": driver.Schema{"type": "object", "description": "the same for some nodes and what is below them, by their paths",
+			"additionalProperties": hosting(driver.Schema{"hosted": truth("run it in Python although there is a driver here")})},
+	})
+
 	return driver.Schema{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "ExporterConfig",
@@ -148,6 +167,7 @@ func configSchema(specs []driver.Spec) driver.Schema {
 			"exitOnLeaseEnd":   truth("end after a lease instead of waiting for the next one"),
 			"alias":            text,
 			"path":             optional,
+			"x-jumplead":       says(ours, "how this exporter runs nodes; Jumpstarter's passes over it"),
 		},
 		"patternProperties":    driver.Schema{"^x-": true}, // anchors
 		"required":             []string{"metadata"},

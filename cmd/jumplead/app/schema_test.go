@@ -111,7 +111,7 @@ func valid(t *testing.T, s *jsonschema.Schema, text string) (ok, parsed bool) {
 // beyond is why a schema cannot tell a mistake of the corpus, or "".
 func beyond(name string) string {
 	for why, names := range map[string]string{
-		"it is about two places":         "ref-cycle ref-dangling ref-many ref-parent ref-relative ref-self ref-through-ref ssh-two-keys uuid-twice",
+		"it is about two places":         "limits-native ref-cycle ref-dangling ref-many ref-parent ref-relative ref-self ref-through-ref ssh-two-keys uuid-twice",
 		"the driver's own code finds it": "opendal serial-url shell-empty unix-path websocket-url",
 		"it is YAML's":                   "anchor-merge-circle documents documents-broken documents-empty key-list merge tag version someip-example",
 		"the environment may have it":    "no-name no-namespace",

@@ -215,8 +215,8 @@ func (p *program) local(ctx context.Context, f shellFlags, s *shellEnv, interact
 		Log:    handler,
 		Listen: exporter.Address{Network: "unix", Address: filepath.Join(s.dir, "socket")},
 	}
-	_, more := o.Plan()
-	problems = append(problems, more...)
+	tree, more := o.Plan()
+	problems = append(append(problems, more...), unkept(tree)...)
 	problems.Sort()
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("failed to load config:\n%w", err)
