@@ -484,7 +484,8 @@ func TestTools(t *testing.T) {
 		t.Errorf("check = %d, %s%s; want %q", r.status, r.stdout, r.stderr, want)
 	}
 
-	l.write(t, "more.yaml", mustRead(t, l, "bench.yaml")+"        fail: {argv: [/bin/sh, -c, echo oops >&2; exit 3]}\n")
+	l.write(t, "more.yaml", mustRead(t, l, "bench.yaml")+"        fail: {argv: [/bin/sh, -c, echo oops >&2; exit 3]}\n"+
+		"        spin: {argv: [/bin/sh, -c, 'while :; do :; done']}\nx-jumplead: {nodes: {tools: {limits: {cpu_time: 1}}}}\n")
 	e := l.export(t, "more.yaml")
 	t.Run("go client", func(t *testing.T) {
 		got, err := e.find(t, "tools").Call(t.Context(), "execute", "greet", "DUT")
@@ -494,6 +495,10 @@ func TestTools(t *testing.T) {
 		_, err = e.find(t, "tools").Call(t.Context(), "execute", "greet", "$(reboot)")
 		if driver.Classify(err) != driver.Invalid {
 			t.Errorf("execute(greet, $(reboot)) = %v; want it refused", err)
+		}
+		_, err = e.find(t, "tools").Call(t.Context(), "execute", "spin")
+		if want := "spin: the cpu_time limit of 1s was reached"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("execute(spin) = %v; want %q", err, want)
 		}
 	})
 	t.Run("j", func(t *testing.T) {
@@ -518,7 +523,7 @@ with env() as client:
         print(type(e).__name__, e)
 `
 		r := l.run(t, e.env("PYTHONPATH="+l.dir), stock.Bin("python"), "-c", script)
-		for _, want := range []string{"lab_client hello DUT\n", "0.0 ['cycle-port', 'fail', 'greet']\n", `name: "-x" begins with a dash`} {
+		for _, want := range []string{"lab_client hello DUT\n", "0.0 ['cycle-port', 'fail', 'greet', 'spin']\n", `name: "-x" begins with a dash`} {
 			if r.status != 0 || !strings.Contains(r.stdout, want) {
 				t.Errorf("stock client = %d, %s%s; want %q", r.status, r.stdout, r.stderr, want)
 			}

@@ -14,7 +14,9 @@
 //   - the environment is not the exporter's, with what may be secret in it;
 //   - a command's time is limited, and all its processes end with the call, or with
 //     the session;
-//   - of what it writes, a caller gets no more than so many bytes.
+//   - of what it writes, a caller gets no more than so many bytes;
+//   - the limits that a config sets (x-jumplead) bind it as they bind the scripts of
+//     jumplead's own Shell: memory, processors, files and so on.
 //
 // The files: tools.go is the driver, contract.go what it is on the wire and in j,
 // lab_client.py what it is to the Python clients.

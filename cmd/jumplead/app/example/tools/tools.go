@@ -27,8 +27,9 @@ var Allowed = driver.Define(driver.Spec{
 	Type:     "lab.tools.Allowed",
 	Contract: Contract,
 	Doc:      "commands of the harness that its config allows",
+	Limited:  true, // the config may limit what its programs take of the machine
 }, func(_ context.Context, env *driver.Env, c config) (driver.Driver, error) {
-	t := &tools{config: c, log: env.Log, closing: make(chan struct{})}
+	t := &tools{config: c, log: env.Log, limits: env.Limits, closing: make(chan struct{})}
 	return driver.Driver{Exports: Exports(t), Impl: t}, nil
 })
 
@@ -151,7 +152,8 @@ func (c *command) names() string {
 // tools is the driver.
 type tools struct {
 	config
-	log *slog.Logger
+	log    *slog.Logger
+	limits *driver.Limits // of each command; nil is none
 
 	closing chan struct{}
 	mu      sync.Mutex // guards the next two
@@ -216,7 +218,7 @@ func (t *tools) run(ctx context.Context, words []string, timeout time.Duration) 
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = process.KillGrace // for output that somebody out of our reach holds open
-	p, err := process.Start(cmd, process.TagName()+"=1")
+	p, err := process.StartLimited(cmd, process.TagName()+"=1", t.limits)
 	if err != nil {
 		return Result{}, err
 	}
@@ -233,6 +235,9 @@ func (t *tools) run(ctx context.Context, words []string, timeout time.Duration) 
 		return Result{}, errOver
 	case cause != nil:
 		return Result{}, cause
+	}
+	if struck := p.Struck(); struck != "" {
+		return Result{}, errors.New(struck)
 	}
 	r := Result{Code: p.Code(), Truncated: stdout.more() || stderr.more()}
 	r.Stdout, r.Stderr = stdout.String(), stderr.String()
