@@ -134,6 +134,8 @@ type checkedFile struct {
 	// With --probe: that it was looked, and how many nodes lack something.
 	Probed  bool `json:"probed,omitempty"`
 	Missing int  `json:"missing,omitempty"`
+
+	unprobed bool // it was to be looked, and the config is not sound
 }
 
 type checkProblem struct {
@@ -255,7 +257,7 @@ func (p *program) checkFile(ctx context.Context, path string, how checking) chec
 		}
 		list(cfg.Export.Children, "")
 	}
-	if how.probe && tree != nil {
+	if f.unprobed = how.probe && tree == nil; how.probe && tree != nil {
 		f.probe(ctx, tree)
 	}
 	return f
@@ -289,6 +291,8 @@ func (f checkedFile) print(w io.Writer) {
 	}
 	if f.Probed {
 		found = append(found, "hardware: "+f.hardware())
+	} else if f.unprobed {
+		found = append(found, "hardware: not looked for before that is mended")
 	}
 	verdict := "good"
 	if !f.OK {
