@@ -105,14 +105,30 @@ func taken(n int, addr uint16) error {
 
 // kind finds the system's error in the text that periph makes of it.
 func kind(err error) error {
-	is := func(e syscall.Errno) bool { return strings.HasSuffix(err.Error(), e.Error()) }
-	switch {
-	case is(syscall.ENXIO), is(syscall.Errno(121)): // EREMOTEIO, which only Linux has
-		return hw.Mark(hw.ErrAbsent, fmt.Errorf("no chip answers: is it powered, and is this its address? (%w)", err))
-	case is(syscall.ENODEV):
-		return hw.Mark(hw.ErrAbsent, fmt.Errorf("the bus is gone: %w", err))
-	case is(syscall.ETIMEDOUT):
-		return fmt.Errorf("the bus is stuck: is a line shorted, or a pull-up missing? (%w)", err)
+	for _, k := range []struct {
+		errno syscall.Errno
+		kind  error // or nil
+		text  string
+	}{
+		{syscall.ENXIO, hw.ErrAbsent, "no chip answers: is it powered, and is this its address?"},
+		{syscall.Errno(121), hw.ErrAbsent, "no chip answers: is it powered, and is this its address?"}, // EREMOTEIO, which only Linux has
+		{syscall.ENODEV, hw.ErrAbsent, "the bus is gone"},
+		// What an adapter says that is pulled out in the middle of a transfer is its driver's choice: i2c-tiny-usb has one of these.
+		{syscall.EIO, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},
+		{syscall.EPROTO, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},
+		{syscall.EPIPE, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},
+		{syscall.ESHUTDOWN, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},
+		{syscall.EOPNOTSUPP, hw.ErrAbsent, "the adapter takes no plain I2C: is it one for SMBus only, or just being unplugged?"},
+		{syscall.ETIMEDOUT, nil, "the bus is stuck: is a line shorted, or a pull-up missing?"},
+	} {
+		if !strings.HasSuffix(err.Error(), k.errno.Error()) {
+			continue
+		}
+		err = fmt.Errorf("%s (%w)", k.text, k.errno)
+		if k.kind != nil {
+			err = hw.Mark(k.kind, err)
+		}
+		break
 	}
 	return err
 }
