@@ -553,13 +553,10 @@ func TestGroupLimits(t *testing.T) {
 		})
 	}
 	// A share of a processor makes it slow, and does not end it.
-	const work = `for ((i = 0; i < 300000; i++)); do :; done`
 	start := time.Now()
-	r, err := limited(t, hw.Limits{CPU: 10}, bash(work+`; read -r u n s n < <(tr -d '\n' < /proc/$$/stat | cut -d ' ' -f 14-17); echo $((u))`))
-	took := time.Since(start)
-	ticks, _ := strconv.Atoi(strings.TrimSpace(r.out))
-	if busy := time.Duration(ticks) * 10 * time.Millisecond; err != nil || r.code != 0 || busy > 100*time.Millisecond && took < 4*busy {
-		t.Errorf("computing for %v with 10%% of a processor takes %v, %d, %v; want more than four times as long", busy, took, r.code, err)
+	r, err := limited(t, hw.Limits{CPU: 20, CPUTime: time.Second}, bash(`while :; do :; done`))
+	if took := time.Since(start); err != nil || r.code != -int(unix.SIGXCPU) || took < 4*time.Second {
+		t.Errorf("a second of computing with 20%% of a processor takes %v, %d, %v; want five seconds", took, r.code, err)
 	}
 }
 
