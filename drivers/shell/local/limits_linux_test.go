@@ -66,7 +66,8 @@ func TestLimits(t *testing.T) {
 // Files are out of reach but for those that the script is given: among them a
 // folder of its own, which goes with the session.
 func TestLimitedFiles(t *testing.T) {
-	hwtest.NeedFunc(t, hwtest.Landlock, func() error {
+	// Not hwtest.Landlock, for which all of these tests would run in a virtual machine.
+	hwtest.NeedFunc(t, "landlock", func() error {
 		_, err := process.Keeps(driver.Limits{Read: []driver.Path{}}, "")
 		return err
 	})
