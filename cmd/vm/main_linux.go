@@ -45,6 +45,8 @@ var gives = []struct {
 	everywhere bool // nearly every machine has it
 }{
 	{hwtest.PTY, nil, true},
+	{hwtest.CGroup, nil, false},
+	{hwtest.Landlock, nil, false},
 	{hwtest.UART, nil, false},
 	{hwtest.GPIOSim, []kernel.Module{{Name: "gpio_sim"}}, false},
 	{hwtest.VCAN, []kernel.Module{{Name: "vcan"}, {Name: "vxcan"}, {Name: "can_raw"}, {Name: "can_bcm"}, {Name: "can_isotp"}, {Name: "can_gw"}}, false},

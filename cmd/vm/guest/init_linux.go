@@ -138,7 +138,7 @@ func prepare() (failed []string, err error) {
 			return failed, err
 		}
 	}
-	for _, fs := range [][2]string{{"configfs", "/sys/kernel/config"}, {"debugfs", "/sys/kernel/debug"}} {
+	for _, fs := range [][2]string{{"configfs", "/sys/kernel/config"}, {"debugfs", "/sys/kernel/debug"}, {"cgroup2", "/sys/fs/cgroup"}} {
 		if err := mount(fs[0], fs[1], fs[0], 0, ""); err != nil {
 			failed = append(failed, err.Error())
 		}
