@@ -630,6 +630,10 @@ func (r *run) listen(hear *os.File) {
 	if err := lines.Err(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		r.fail(fmt.Errorf("hearing %s: %w", r.child.python, err))
 	}
+	// Mostly it is about to end. Nobody could ask for anything if it went on.
+	if !r.wait(killGrace) {
+		r.fail(fmt.Errorf("%s has closed what it is to be heard by; does a driver close files that are not its own?", r.child.python))
+	}
 }
 
 // printed logs what drivers print.

@@ -193,11 +193,23 @@ func (e *elsewhere) attempt(ctx context.Context, ready func()) error {
 	}
 	defer c.Close()
 	asking, done := context.WithTimeout(ctx, answerLimit)
+	if program != nil { // there is no other connection to wait for
+		go func() {
+			select {
+			case <-c.broken:
+				done()
+			case <-asking.Done():
+			}
+		}()
+	}
 	report, err := pb.NewExporterServiceClient(c).GetReport(asking, &emptypb.Empty{}, grpc.WaitForReady(program != nil))
 	done()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = e.up(c, report.Reports)
-	} else {
+	case program != nil && ctx.Err() == nil && status.Code(err) == codes.Canceled:
+		err = errors.New("the connection broke before it had reported anything")
+	default:
 		err = errors.New(status.Convert(err).Message())
 	}
 	if err != nil {

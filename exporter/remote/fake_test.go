@@ -31,13 +31,19 @@ import (
 // when it finds one of these in its environment.
 const (
 	asPython   = "JUMPLEAD_TEST_AS_PYTHON"   // a mode of interpret
-	asExporter = "JUMPLEAD_TEST_AS_EXPORTER" // the socket to serve on
+	asExporter = "JUMPLEAD_TEST_AS_EXPORTER" // the socket to serve on; before it, what goes wrong
 )
 
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asExporter) != "":
-		if err := newFake("exporter").serve("unix", os.Getenv(asExporter)); err != nil {
+		f := newFake("exporter")
+		how, socket, ok := strings.Cut(os.Getenv(asExporter), " ")
+		if !ok {
+			how, socket = "", how
+		}
+		f.how = how
+		if err := f.serve("unix", socket); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -57,6 +63,7 @@ type fake struct {
 	nodes map[string]string // path by UUID
 	logs  chan *pb.LogStreamResponse
 	root  []*pb.DriverInstanceReport
+	how   string // its report goes wrong
 }
 
 func newFake(path string) *fake {
@@ -68,9 +75,21 @@ func newFake(path string) *fake {
 }
 
 func (f *fake) serve(network, address string, opts ...grpc.ServerOption) error {
+	if f.how == "exits" {
+		fmt.Fprintln(os.Stderr, "it will not do")
+		os.Exit(7)
+	}
 	ln, err := net.Listen(network, address)
 	if err != nil {
 		return err
+	}
+	for f.how == "garbage" {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		_, _ = c.Write([]byte("HTTP/1.0 400 What?\r\n\r\n"))
+		c.Close()
 	}
 	return f.server(opts...).Serve(ln)
 }
@@ -105,6 +124,17 @@ func (f *fake) path(id string) (string, error) {
 }
 
 func (f *fake) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportResponse, error) {
+	switch f.how {
+	case "dies":
+		fmt.Fprintln(os.Stderr, "no report today")
+		os.Exit(4)
+	case "refuses":
+		return nil, status.Error(codes.FailedPrecondition, "not now")
+	case "nothing":
+		return &pb.GetReportResponse{}, nil
+	case "roots":
+		return &pb.GetReportResponse{Reports: append(f.root, f.root[0])}, nil
+	}
 	return &pb.GetReportResponse{Reports: f.root}, nil
 }
 
@@ -252,15 +282,47 @@ func interpret(mode, socket string) {
 	case "missing":
 		say(map[string]any{"fatal": map[string]any{"kind": "missing", "module": "jumpstarter", "text": "no"}})
 		os.Exit(3)
-	}
-	f := newFake("root")
-	go func() {
-		if err := f.serve("unix", socket); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+	case "prints":
+		fmt.Fprintf(os.Stdout, "\x00\xff%s\n", strings.Repeat("x", 1_000_000))
+		fmt.Fprintf(os.Stderr, "{\"id\": 1}\n\xfeno end of a line")
+	case "noisy":
+		go func() {
+			for {
+				fmt.Println("again and again")
+			}
+		}()
+	case "closes":
+		says.Close()
+		time.Sleep(time.Minute)
+	case "nosocket":
+		say(map[string]any{"ready": map[string]any{}})
+	case "garbage", "mute":
+		ln, err := net.Listen("unix", socket)
+		if err != nil {
 			os.Exit(5)
 		}
-	}()
-	for _, err := os.Stat(socket); errors.Is(err, os.ErrNotExist); _, err = os.Stat(socket) {
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err == nil && mode == "garbage" {
+					_, _ = c.Write([]byte("HTTP/1.0 400 What?\r\n\r\n"))
+					c.Close()
+				}
+			}
+		}()
+	}
+	f := newFake("root")
+	switch mode {
+	case "nosocket", "garbage", "mute":
+	default:
+		go func() {
+			if err := f.serve("unix", socket); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(5)
+			}
+		}()
+	}
+	for _, err := os.Stat(socket); errors.Is(err, os.ErrNotExist) && mode != "nosocket"; _, err = os.Stat(socket) {
 		time.Sleep(time.Millisecond)
 	}
 	say(map[string]any{"ready": map[string]any{}})
@@ -289,6 +351,11 @@ func interpret(mode, socket string) {
 			time.Sleep(time.Minute)
 		case typ == "fake.Rubbish" && q.Op == "open":
 			fmt.Fprintln(says, "\x00\xffHello")
+		case typ == "fake.Closes" && q.Op == "open":
+			says.Close()
+			time.Sleep(time.Minute)
+		case typ == "fake.Huge" && q.Op == "open":
+			answer["reports"] = strings.Repeat("A", 17<<20)
 		case typ == "fake.Fails" && q.Op == "open":
 			refuse("driver", "OSError: no device", "")
 		case typ == "fake.Broken" && q.Op == "look":
@@ -303,11 +370,37 @@ func interpret(mode, socket string) {
 				answer["required"] = []string{"speed"}
 			}
 		case q.Op == "open":
-			text, err := proto.Marshal(&pb.GetReportResponse{Reports: f.add(strings.Join(q.Path, "."))})
+			reports := f.add(strings.Join(q.Path, "."))
+			switch typ {
+			case "fake.Nothing":
+				reports = nil
+			case "fake.TwoRoots":
+				reports[1].ParentUuid = nil
+			case "fake.Orphan":
+				reports[1].ParentUuid = proto.String(uuid.NewString())
+			case "fake.Nameless":
+				delete(reports[1].Labels, "jumpstarter.dev/name")
+			case "fake.Many":
+				for range 10_000 {
+					reports = append(reports, reports[1])
+				}
+			case "fake.Changes":
+				reports[1].Labels["jumpstarter.dev/name"] = fmt.Sprintf("made%d", os.Getpid())
+			}
+			text, err := proto.Marshal(&pb.GetReportResponse{Reports: reports})
 			if err != nil {
 				os.Exit(6)
 			}
 			answer["reports"] = base64.StdEncoding.EncodeToString(text)
+			switch typ {
+			case "fake.NotBase64":
+				answer["reports"] = "---"
+			case "fake.NotProto":
+				answer["reports"] = base64.StdEncoding.EncodeToString([]byte("\xff\xff\xff"))
+			case "fake.Twice":
+				say(answer)
+				say(map[string]any{"id": 1_000_000})
+			}
 		}
 		say(answer)
 	}

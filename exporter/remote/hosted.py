@@ -23,6 +23,11 @@ import time
 
 sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
 os.set_inheritable(3, False)
+# What is told here is not for drivers to read, nor for programs that they start.
+told = os.fdopen(os.dup(0), "rb")
+nothing = os.open(os.devnull, os.O_RDONLY)
+os.dup2(nothing, 0)
+os.close(nothing)
 lock = threading.Lock()
 
 
@@ -300,7 +305,7 @@ async def main(socket):
 
     def read():  # a thread of its own: whatever drivers do, the end is noticed
         try:
-            for line in sys.stdin.buffer:
+            for line in told:
                 loop.call_soon_threadsafe(lines.put_nowait, json.loads(line))
         finally:
             loop.call_soon_threadsafe(lines.put_nowait, None)

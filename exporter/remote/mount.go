@@ -77,6 +77,12 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close is called, too, when what comes is no HTTP/2.
+func (w *watched) Close() error {
+	w.lost()
+	return w.Conn.Close()
+}
+
 // causeLimit is how long it may take to find out why a connection broke, such as
 // with which status a process has ended.
 const causeLimit = 2 * time.Second

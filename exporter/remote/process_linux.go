@@ -293,11 +293,16 @@ func outOfMemory(l *driver.Limits, says string) string {
 }
 
 // tail keeps the last lines that a program has printed; those that it printed as
-// errors count more.
+// errors count more. When Python crashes, it says so and then where, from the
+// inside out: of that, the first lines tell most.
 type tail struct {
-	mu    sync.Mutex
-	lines [2][]string
+	mu      sync.Mutex
+	lines   [2][]string
+	crashed bool
 }
+
+// crash is how Python begins to tell that it crashes.
+const crash = "Fatal Python error: "
 
 func (t *tail) add(line string, bad bool) {
 	t.mu.Lock()
@@ -308,6 +313,12 @@ func (t *tail) add(line string, bad bool) {
 	}
 	if len(line) > 300 {
 		line = strings.ToValidUTF8(line[:300], "") + "..."
+	}
+	if bad && !t.crashed && strings.HasPrefix(line, crash) {
+		t.crashed, t.lines[i] = true, nil
+	}
+	if bad && t.crashed && len(t.lines[i]) == maxTail {
+		return
 	}
 	t.lines[i] = append(t.lines[i], line)
 	if n := len(t.lines[i]); n > maxTail {

@@ -82,6 +82,7 @@ type bench struct {
 func python(t *testing.T, mode string) string {
 	t.Helper()
 	t.Setenv(asPython, mode)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each end takes a second
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
