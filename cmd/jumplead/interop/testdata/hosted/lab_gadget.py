@@ -7,10 +7,21 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from anyio import connect_tcp
+from anyio import BrokenResourceError, connect_tcp, create_task_group, create_tcp_listener, sleep_forever
+from anyio.abc import SocketAttribute
 from jumpstarter_driver_power.driver import MockPower
 
 from jumpstarter.driver import Driver, export, exportstream
+
+
+async def endless(stream):
+    """Sends for as long as somebody takes it."""
+    async with stream:
+        try:
+            while True:
+                await stream.send(b"x" * 10_000)
+        except BrokenResourceError:
+            pass
 
 
 @dataclass(kw_only=True)
@@ -70,9 +81,27 @@ class Gadget(Driver):
         print("printed " + text, flush=True)
         print("complained " + text, file=sys.stderr, flush=True)
 
+    @exportstream
+    @asynccontextmanager
+    async def flood(self):
+        server = await create_tcp_listener(local_host="127.0.0.1")
+        async with create_task_group() as tasks, server:
+            tasks.start_soon(server.serve, endless)
+            async with await connect_tcp(*server.extra(SocketAttribute.local_address)) as stream:
+                yield stream
+            tasks.cancel_scope.cancel()
+
     @export
     def hang(self):
         time.sleep(3600)
+
+    @export
+    async def hang_await(self):
+        await sleep_forever()
+
+    @export
+    async def hang_loop(self):
+        time.sleep(3600)  # and nothing else goes on in this process
 
     @export
     def fail(self, what):
