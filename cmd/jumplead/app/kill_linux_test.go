@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,25 +44,8 @@ func TestExporterKilled(t *testing.T) {
 		{"killed unused", "inactive", syscall.SIGKILL, "", "out-low"},
 	} {
 		t.Run(test.name+", "+test.release, func(t *testing.T) {
-			dir := t.TempDir()
-			config := filepath.Join(dir, "exporter.yaml")
-			text := fmt.Sprintf(`apiVersion: jumpstarter.dev/v1alpha1
-kind: ExporterConfig
-metadata: {namespace: default, name: bench}
-endpoint: ""
-token: ""
-export:
-  relay:
-    type: jumpstarter_driver_gpiod.driver.DigitalOutput
-    config: {line: 1, device: %s, on_release: %s}
-`, w.Label(), test.release)
-			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			socket := filepath.Join(dir, "s")
+			exporter, socket := relayExporter(ctx, t, w, test.release)
 			history := w.Record(t, 1)
-			exporter := exec.CommandContext(ctx, os.Args[0], "run", "--exporter-config", config, "--listen", "unix:"+socket)
-			exporter.Env = append(os.Environ(), asProgram+"=1")
 			var said buffer
 			exporter.Stderr = &said
 			if err := exporter.Start(); err != nil {
@@ -109,6 +94,69 @@ export:
 			}
 			w.Drive(t, 1, false)
 		})
+	}
+}
+
+// relayExporter is an exporter's process, with one node that drives line 1.
+func relayExporter(ctx context.Context, t *testing.T, w *gpiotest.Sim, release string) (_ *exec.Cmd, socket string) {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "exporter.yaml")
+	text := head + fmt.Sprintf(`  relay:
+    type: jumpstarter_driver_gpiod.driver.DigitalOutput
+    config: {line: 1, device: %s, on_release: %s}
+`, w.Label(), release)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "s")
+	c := exec.CommandContext(ctx, os.Args[0], "run", "--exporter-config", config, "--listen", "unix:"+socket)
+	c.Env = append(os.Environ(), asProgram+"=1")
+	return c, socket
+}
+
+// An exporter that is killed at any moment, also while it starts and while it
+// switches, leaves no line taken, and has made nothing of the line but an output
+// that switches.
+func TestExporterKilledAnytime(t *testing.T) {
+	hwtest.Need(t, hwtest.GPIOSim)
+	w := gpiotest.NewSim(t, cdev.Bus())
+	switching := regexp.MustCompile(`^(out-low( out-high out-low)*( out-high)?)?$`)
+	longest := 0
+	for i := 0; i < 12 || longest < 3 && i < 60; i++ { // a busy machine takes its time to start one
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*300*time.Millisecond) // and then it is killed
+		exporter, socket := relayExporter(ctx, t, w, "inactive")
+		history := w.Record(t, 1)
+		var calls sync.WaitGroup
+		calls.Go(func() {
+			c, err := client.Dial(ctx, socket, client.Options{})
+			if err != nil {
+				return // it was killed before
+			}
+			defer c.Close()
+			node, err := c.Find("relay")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for relay := gpio.NewOutput(node); relay.On(ctx) == nil && relay.Off(ctx) == nil; {
+			}
+		})
+		if err := exporter.Start(); err == nil {
+			exporter.Wait() // says that it was killed
+		}
+		calls.Wait()
+		cancel()
+		got := history()
+		if longest = max(longest, len(got)); !switching.MatchString(strings.Join(got, " ")) {
+			t.Errorf("moment %d: the line was %s; want an output that switches, or nothing", i, got)
+		}
+		if owner := user(t, w); owner != "" {
+			t.Errorf("moment %d: afterwards the line is used by %q; want nobody", i, owner)
+		}
+	}
+	if longest < 3 {
+		t.Errorf("no exporter lived to switch more than %d times; want some that did", longest)
 	}
 }
 
