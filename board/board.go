@@ -161,7 +161,8 @@ func rpi4() Board {
 }
 
 // The header of the Pi 5 is on RP1. Its chip was gpiochip4 up to Linux 6.6.44 and is gpiochip0 since (raspberrypi/linux, pull
-// request 6144); Raspberry Pi OS keeps /dev/gpiochip4 as a link. A login is expected at the small connector between the HDMI
+// request 6144); Raspberry Pi OS keeps /dev/gpiochip4 as a link. Newer kernels are reported to have moved it again: the label
+// is what lasts. A login is expected at the small connector between the HDMI
 // ports, which is uart10.
 func rpi5() Board {
 	return Board{

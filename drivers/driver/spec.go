@@ -73,7 +73,7 @@ type Spec struct {
 // is not there now: the node stays, and opening is tried again when it is used.
 //
 // What a config can do beyond its tags is found by assertion: [Validator],
-// [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader].
+// [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader], [Prober].
 func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
 	s.config = reflect.TypeFor[C]()
 	s.code = reflect.ValueOf(open).Pointer()
