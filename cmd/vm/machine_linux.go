@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,11 @@ type options struct {
 	Memory  string   // as QEMU takes it
 	Forward []string // HOSTPORT:GUESTPORT
 	Console io.Writer
+
+	// For tests: bootTime and silence, if they are not 0, and more for the
+	// kernel's command line.
+	Patience, Silence time.Duration
+	Append            string
 }
 
 // machine is a guest that runs.
@@ -46,6 +52,7 @@ type machine struct {
 	greets  guest.Greeting
 	cmd     *exec.Cmd
 	console *tail
+	silence time.Duration
 	wire    *os.File
 	frames  chan frame
 	ended   chan struct{} // closed when QEMU has ended
@@ -72,11 +79,12 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	if o.Accel == "kvm" {
 		processors, patience = "2", kvmBootTime
 	}
+	patience = cmp.Or(o.Patience, patience)
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-M", "pc", "-cpu", "max", "-smp", processors, "-m", o.Memory, "-accel", o.Accel,
 		"-kernel", o.Image, "-initrd", o.Initrd,
-		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on",
+		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on " + o.Append,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-serial", "null", // a port for tests to play with: ttyS1
 		"-device", "virtio-serial-pci",
@@ -95,7 +103,7 @@ func boot(ctx context.Context, o options) (*machine, error) {
 		}
 		args = append(args, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
 	}
-	m := &machine{conn: guest.NewConn(ours), console: &tail{to: o.Console, panicked: make(chan struct{})}, wire: ours, frames: make(chan frame), ended: make(chan struct{})}
+	m := &machine{conn: guest.NewConn(ours), console: &tail{to: o.Console, panicked: make(chan struct{})}, silence: cmp.Or(o.Silence, silence), wire: ours, frames: make(chan frame), ended: make(chan struct{})}
 	m.cmd = exec.Command(qemu, args...)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	m.cmd.ExtraFiles = []*os.File{theirs}
@@ -214,7 +222,7 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 	if limit > 0 {
 		over = time.After(limit)
 	}
-	quiet := time.NewTimer(silence)
+	quiet := time.NewTimer(m.silence)
 	defer quiet.Stop()
 	for {
 		select {
@@ -222,7 +230,7 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 			if !ok {
 				return 0, m.died("it ended while a program ran in it")
 			}
-			quiet.Reset(silence)
+			quiet.Reset(m.silence)
 			switch f.kind {
 			case guest.Stdout:
 				_, err = s.Out.Write(f.data)
@@ -250,7 +258,7 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 			return 0, m.died(fmt.Sprintf("killed, because a program that may take %v did not end", limit))
 		case <-quiet.C:
 			m.close()
-			return 0, &deadError{fmt.Sprintf("killed, because nothing was heard of it for %v", silence), m.console.String(), true}
+			return 0, &deadError{fmt.Sprintf("killed, because nothing was heard of it for %v", m.silence), m.console.String(), true}
 		case <-ctx.Done():
 			return 0, m.died(ctx.Err().Error())
 		}

@@ -18,7 +18,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
 	"github.com/jumplead/jumplead/cmd/vm/guest"
+	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
 // tests says how to run tests.
@@ -62,7 +64,7 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	status := 0
+	status, idle := 0, 0
 	fail := func(p goPackage, took time.Duration, why error) {
 		status = 1
 		if why != nil {
@@ -88,6 +90,10 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		binaries[p.ImportPath] = out
 	}
 	fmt.Printf("vm: %d packages built in %.1f s\n", len(binaries), time.Since(start).Seconds())
+	more, lack := python(ctx, asking)
+	if lack != nil {
+		fmt.Fprintln(os.Stderr, "vm:", lack)
+	}
 	var m *machine
 	var promised []string
 	defer func() {
@@ -105,6 +111,7 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 			if m, promised, err = s.boot(ctx); err != nil {
 				return 1, err
 			}
+			promised = append(promised, more...)
 			fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
 		}
 		args := []string{binary, "-test.paniconexit0", "-test.timeout=" + t.timeout.String(), "-test.count=" + strconv.Itoa(t.count)}
@@ -118,12 +125,12 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		said := &bytes.Buffer{}
 		var out io.Writer = said
 		if t.verbose {
-			out = os.Stdout
+			out = io.MultiWriter(os.Stdout, said)
 		}
 		got, err := m.run(ctx, guest.Job{Path: binary, Args: args, Dir: p.Dir, Env: append(environment(promised), "PWD="+p.Dir)},
 			streams{Out: out, Err: out}, limit(args))
 		took := time.Since(start)
-		if got != 0 || err != nil {
+		if (got != 0 || err != nil) && !t.verbose {
 			os.Stdout.Write(said.Bytes())
 		}
 		switch {
@@ -140,10 +147,40 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		case got != 0:
 			fail(p, took, nil)
 		default:
-			fmt.Printf("ok  \t%s\t%.3fs\n", p.ImportPath, took.Seconds())
+			note := ""
+			if bytes.Contains(said.Bytes(), []byte("testing: warning: no tests to run\n")) {
+				note = " [no tests to run]"
+				idle++
+			}
+			fmt.Printf("ok  \t%s\t%.3fs%s\n", p.ImportPath, took.Seconds(), note)
 		}
 	}
+	if status == 0 && idle == len(asking) {
+		return 1, fmt.Errorf("of %d packages none has a test that matches %q", idle, t.run)
+	}
+	if status != 0 {
+		fmt.Println("FAIL") // as go test ends
+	}
 	return status, nil
+}
+
+// python makes the environment of the stock Python packages if one of the
+// packages asks for it: the guest has no network to make it with.
+func python(ctx context.Context, asking []goPackage) ([]string, error) {
+	for _, p := range asking {
+		asks, err := mentions(p.Dir, slices.Concat(p.TestGoFiles, p.XTestGoFiles), map[string]bool{"Python": true})
+		if err != nil {
+			return nil, err
+		}
+		if !asks {
+			continue
+		}
+		if _, err := pyenv.Open(ctx); err != nil {
+			return nil, err
+		}
+		return []string{string(hwtest.Python)}, nil
+	}
+	return nil, nil
 }
 
 // askers finds the packages whose tests ask for what the guest gives: those in
