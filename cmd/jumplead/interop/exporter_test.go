@@ -139,29 +139,8 @@ func forBoth(t *testing.T, test func(t *testing.T, f flavour)) {
 	}
 }
 
-// environment is what a program under test gets: ours without anything that
-// steers Jumpstarter or sends loopback through a proxy.
-func environment(more ...string) []string {
-	var env []string
-	for _, e := range os.Environ() {
-		name, _, _ := strings.Cut(e, "=")
-		switch {
-		case strings.HasPrefix(name, "JMP_"), strings.HasPrefix(name, "JUMPSTARTER_"), strings.HasPrefix(name, "JUMPLEAD_"):
-		case strings.HasSuffix(strings.ToLower(name), "_proxy"):
-		default:
-			env = append(env, e)
-		}
-	}
-	return append(env, append([]string{
-		"HOME=" + scratch,
-		"TMPDIR=" + scratch,
-		"XDG_CONFIG_HOME=" + scratch,
-		"XDG_RUNTIME_DIR=" + scratch,
-		"PYTHONDONTWRITEBYTECODE=1",
-		// A program with the race detector sleeps for a second before its end.
-		"GORACE=atexit_sleep_ms=0",
-	}, more...)...)
-}
+// environment is what a program under test gets.
+func environment(more ...string) []string { return pyenv.Environ(scratch, more...) }
 
 // A process is a program under test.
 type process struct {

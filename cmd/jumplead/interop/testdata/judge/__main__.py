@@ -13,25 +13,14 @@ may end.
 
 import json
 import os
-import queue
 import string
 import sys
-import threading
-import time
-import traceback
 from pathlib import Path
 
 from peers import Peers
+from table import attempt, ordered, say, tell
 
 HERE = Path(__file__).parent
-
-# Seconds after which a case has failed. Cases have shorter limits for what they
-# wait for; this one is for a client that hangs.
-LIMIT = 120
-
-
-def say(**line):
-    print(json.dumps(line), flush=True)
 
 
 def table():
@@ -42,42 +31,8 @@ def table():
     import cases_shell  # noqa: F401
     import cases_storage  # noqa: F401
     import cases_stream  # noqa: F401
-    from table import ordered
 
     return ordered()
-
-
-def attempt(case, judge):
-    """Run one case, for no longer than LIMIT."""
-    if lack := judge.peers.lacks.get(case.needs):
-        return "absent", lack, 0
-    from client import heart
-
-    done = queue.Queue()
-
-    def run():
-        try:
-            case.run(judge)
-        except BaseException as e:
-            e = heart(e)
-            if isinstance(e, AssertionError) and str(e):
-                done.put(("fail", str(e)))
-            else:
-                where = "".join(traceback.format_exception(e, limit=-4))
-                done.put(("fail", f"{type(e).__name__}: {e}\n{where}"))
-        else:
-            done.put(("pass", ""))
-
-    start = time.monotonic()
-    thread = threading.Thread(target=run, daemon=True, name=case.name)
-    thread.start()
-    try:
-        outcome, text = done.get(timeout=LIMIT)
-    except queue.Empty:
-        frame = sys._current_frames().get(thread.ident)
-        where = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
-        outcome, text = "fail", f"not done within {LIMIT} s\n{where}"
-    return outcome, text, round(time.monotonic() - start, 3)
 
 
 def main():
@@ -102,13 +57,11 @@ def main():
     finally:
         peers.close()
     # Threads of a case that hung must not keep the process.
-    sys.stdout.flush()
     os._exit(0)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--list"]:
-        for c in table():
-            say(name=c.name, defect=c.defect or "", shows=c.shows or "", needs=c.needs or "")
+        tell(table())
     else:
         main()

@@ -1,6 +1,18 @@
-"""The table of cases, and what the runner knows about each."""
+"""The table of cases, what the runner knows about each, and how one is run."""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
 
 CASES = {}
+
+# Seconds after which a case has failed. Cases have shorter limits for what they
+# wait for; this one is for a client that hangs.
+LIMIT = 120
 
 
 class Case:
@@ -35,3 +47,52 @@ def case(name, *, defect=None, shows=None, needs=None, last=False):
 
 def ordered():
     return sorted(CASES.values(), key=lambda c: c.last)
+
+
+# The judge's lines have standard output to themselves. What the client prints goes
+# where its log goes.
+LINES = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
+def say(**line):
+    print(json.dumps(line), file=LINES, flush=True)
+
+
+def tell(cases):
+    """Print the table."""
+    for c in cases:
+        say(name=c.name, defect=c.defect or "", shows=c.shows or "", needs=c.needs or "")
+
+
+def attempt(case, judge):
+    """Run one case, for no longer than LIMIT."""
+    if lack := judge.peers.lacks.get(case.needs):
+        return "absent", lack, 0
+    from client import heart
+
+    done = queue.Queue()
+
+    def run():
+        try:
+            case.run(judge)
+        except BaseException as e:
+            e = heart(e)
+            if isinstance(e, AssertionError) and str(e):
+                done.put(("fail", str(e)))
+            else:
+                where = "".join(traceback.format_exception(e, limit=-4))
+                done.put(("fail", f"{type(e).__name__}: {e}\n{where}"))
+        else:
+            done.put(("pass", ""))
+
+    start = time.monotonic()
+    thread = threading.Thread(target=run, daemon=True, name=case.name)
+    thread.start()
+    try:
+        outcome, text = done.get(timeout=LIMIT)
+    except queue.Empty:
+        frame = sys._current_frames().get(thread.ident)
+        where = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+        outcome, text = "fail", f"not done within {LIMIT} s\n{where}"
+    return outcome, text, round(time.monotonic() - start, 3)
