@@ -45,6 +45,7 @@ type bench struct {
 	rounds int
 	only   *regexp.Regexp
 
+	root   string // of the checkout
 	build  string // folder
 	env    *pyenv.Env
 	peer   *peer
@@ -134,17 +135,16 @@ func (b *bench) interleave(contenders ...func() (float64, error)) ([]float64, er
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	root, err := pyenv.Root()
-	if err != nil {
+	if b.root, err = pyenv.Root(); err != nil {
 		return err
 	}
-	b.build = filepath.Join(root, ".build", "bench")
+	b.build = filepath.Join(b.root, ".build", "bench")
 	if err := os.MkdirAll(b.build, 0o755); err != nil {
 		return err
 	}
 	for name, pkg := range map[string]string{"jumplead": "./cmd/jumplead", "bare": "./cmd/jumplead/bench/bare"} {
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(b.build, name), pkg)
-		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Dir, cmd.Env = b.root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build %s: %w: %s", pkg, err, out)
 		}
@@ -175,7 +175,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.python, err = b.startStock(ctx, filepath.Join(root, "cmd/jumplead/bench/stock.py")); err != nil {
+	if b.python, err = b.startStock(ctx, filepath.Join(b.root, "cmd/jumplead/bench/stock.py")); err != nil {
 		return err
 	}
 	for _, f := range []func(context.Context, *exporter, *exporter, *exporter) error{b.memory, b.calls, b.commands, b.tunnels, b.load} {
@@ -183,7 +183,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, f := range []func(context.Context) error{b.images, b.codecs, b.shell, b.hosted} {
+	for _, f := range []func(context.Context) error{b.images, b.codecs, b.shell, b.hosted, b.board} {
 		if err := f(ctx); err != nil {
 			return err
 		}
