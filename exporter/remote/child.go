@@ -19,8 +19,6 @@ import (
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -469,27 +467,23 @@ func (c *child) begin() (_ *run, err error) {
 		return nil, err
 	}
 	go r.listen(hear)
-	r.conn, err = connect(func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err == nil {
-		t := time.NewTimer(c.limit())
-		defer t.Stop()
-		select {
-		case <-r.ready:
+	t := time.NewTimer(c.limit())
+	defer t.Stop()
+	select {
+	case <-r.ready:
+		nc, err := net.DialTimeout("unix", socket, c.limit())
+		if err == nil {
+			r.conn = attach(nc)
 			return r, nil
-		case <-r.exited:
-		case <-t.C:
-			r.fail(fmt.Errorf("%s was not ready within %v", c.python, c.limit()))
-		case <-c.life.Done():
 		}
+		r.fail(err)
+	case <-r.exited:
+	case <-t.C:
+		r.fail(fmt.Errorf("%s was not ready within %v", c.python, c.limit()))
+	case <-c.life.Done():
 	}
 	r.stop()
-	if err == nil {
-		err = r.reason()
-	}
-	return nil, err
+	return nil, r.reason()
 }
 
 // stop ends the process and whatever waits for it.

@@ -14,8 +14,9 @@
 //
 // A type that this program has no driver for, and that Python can import, is run by
 // the stock jumpstarter package in a process of its own: one for all nodes that
-// have the same interpreter and user. The process serves its drivers on a Unix
-// socket, with the package's own services; what it has to be told, and what it
+// have the same interpreter and user. The process serves its drivers with the
+// package's own session, on a Unix socket; RPCs travel there in a form that Python
+// reads and answers faster than gRPC's. What it has to be told, and what it
 // tells of itself, are lines of JSON on its standard input and on a pipe. What
 // drivers print goes into the log. The end of its standard input is the end of the
 // process, and its death that of all processes that its drivers have started.

@@ -316,7 +316,7 @@ func interpret(mode, socket string) {
 	case "nosocket", "garbage", "mute":
 	default:
 		go func() {
-			if err := f.serve("unix", socket); err != nil {
+			if err := f.host(socket); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(5)
 			}

@@ -2,11 +2,15 @@
 
 Usage: hosted.py SOCKET
 
-One process has one tree of drivers, which is served on a Unix socket by the
-session of the installed jumpstarter package. What is in the tree is told by lines
-of JSON on standard input, each of which is answered by a line on descriptor 3;
-lines there without an id are log records. The process ends with its standard
-input. What drivers print is theirs: it does not meet what is said here.
+One process has one tree of drivers, which the session of the installed jumpstarter
+package has. What is in the tree is told by lines of JSON on standard input, each
+of which is answered by a line on descriptor 3; lines there without an id are log
+records. The process ends with its standard input. What drivers print is theirs: it
+does not meet what is said here.
+
+RPCs come on a connection to a Unix socket, in frames that wire.go describes. They
+are served in the loop that drivers run in; gRPC's own server would pass each
+message between threads.
 """
 
 import asyncio
@@ -17,9 +21,11 @@ import inspect
 import json
 import logging
 import os
+import struct
 import sys
 import threading
 import time
+from contextlib import suppress
 
 sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
 os.set_inheritable(3, False)
@@ -56,11 +62,16 @@ def describe(e):
 try:
     import grpc
     import yaml
+    from anyio import EndOfStream, TypedAttributeLookupError
+    from anyio.abc import ObjectStream
     from jumpstarter.common import ExporterStatus
+    from jumpstarter.common.streams import StreamRequestMetadata
     from jumpstarter.config.exporter import ExporterConfigV1Alpha1DriverInstance as Instance
     from jumpstarter.driver import Driver
     from jumpstarter.exporter.session import Session
-    from jumpstarter_protocol import jumpstarter_pb2, jumpstarter_pb2_grpc, router_pb2_grpc
+    from jumpstarter.streams.common import forward_stream
+    from jumpstarter.streams.metadata import MetadataStreamAttributes
+    from jumpstarter_protocol import jumpstarter_pb2, router_pb2
 except ModuleNotFoundError as e:
     give_up("missing", module=e.name, text=describe(e))
 except BaseException as e:  # whatever it is, somebody wants to know
@@ -274,6 +285,342 @@ class Handler(logging.Handler):
             self.handleError(record)
 
 
+HEAD = struct.Struct(">IIB")  # of a frame: length, number of the RPC, kind
+CREDIT = struct.Struct(">I")
+OPEN, MESSAGE, END, CANCEL, GRANT, HEADERS, STATUS = range(1, 8)
+WINDOW = 512 << 10  # bytes of messages of one RPC that may be under way
+BUFFER = 256 << 10
+GOAWAY = router_pb2.StreamResponse(frame_type=router_pb2.FRAME_TYPE_GOAWAY).SerializeToString()
+
+
+def plain_metadata(pairs):
+    """Metadata as JSON can have them."""
+
+    def text(key, value):
+        if key.endswith("-bin"):
+            return base64.b64encode(value).decode()
+        return value.decode() if isinstance(value, bytes) else "" if value is None else str(value)
+
+    return [(key, text(key, value)) for key, value in pairs or ()]
+
+
+class Wire(asyncio.BufferedProtocol):
+    """The connection that RPCs come on."""
+
+    def __init__(self, session, loop):
+        self.session, self.loop = session, loop
+        self.calls, self.tasks = {}, set()  # tasks may clean up after their RPCs
+        self.buffer = memoryview(bytearray(BUFFER))
+        self.start = self.stop = 0  # of what was read and not used yet
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def connection_lost(self, _):
+        for call in list(self.calls.values()):
+            call.cancel()
+
+    def get_buffer(self, _):
+        return self.buffer[self.stop :]
+
+    def buffer_updated(self, n):
+        self.stop += n
+        need = HEAD.size
+        while self.stop - self.start >= HEAD.size:
+            size, number, kind = HEAD.unpack_from(self.buffer, self.start)
+            begin = self.start + HEAD.size
+            if begin + size > self.stop:
+                need += size
+                break
+            self.start = begin + size
+            self.frame(kind, number, self.buffer[begin : self.start])
+        # What is left goes to the front of the buffer before there is little room, and
+        # to one that is large enough for all of it.
+        rest, size = self.buffer[self.start : self.stop], max(need, BUFFER)
+        if size > len(self.buffer) or not rest and size < len(self.buffer):
+            self.buffer = memoryview(bytearray(size))
+        elif rest and self.start + need <= len(self.buffer) and len(self.buffer) - self.stop >= BUFFER // 4:
+            return
+        self.start, self.stop = 0, len(rest)
+        self.buffer[: self.stop] = rest
+
+    def frame(self, kind, number, data):
+        if kind == OPEN:
+            call = self.calls[number] = Call(self, number, json.loads(bytes(data)))
+            if call.method == "Stream":
+                call.start(call.stream())
+        elif call := self.calls.get(number):
+            if kind == MESSAGE:
+                call.arrived(data)
+            elif kind == END:
+                call.queue(0, None)
+            elif kind == CANCEL:
+                call.cancel()
+            elif kind == GRANT:
+                call.grant(CREDIT.unpack(data)[0])
+
+    def send(self, number, kind, *parts):
+        self.transport.writelines((HEAD.pack(sum(map(len, parts)), number, kind), *parts))
+
+
+class Call:
+    """One RPC: to drivers, what gRPC has as the context of a servicer."""
+
+    def __init__(self, wire, number, opening):
+        self.wire, self.number, self.method = wire, number, opening["method"]
+        self.metadata = tuple(
+            (key, base64.b64decode(value) if key.endswith("-bin") else value)
+            for key, value in opening.get("metadata") or ()
+        )
+        seconds = opening.get("seconds")
+        self.deadline = time.monotonic() + seconds if seconds else None
+        self.task = None
+        self.over = self.cut = False  # the status was sent; nobody waits for it
+        self.headed = False
+        self.status, self.text, self.trailer = grpc.StatusCode.OK, "", ()
+        self.callbacks = []
+        self.inbox, self.waiter, self.owed = collections.deque(), None, 0
+        self.window, self.granted = WINDOW, asyncio.Event()
+        self.granted.set()
+
+    # What comes.
+
+    def start(self, work):
+        self.task = self.wire.loop.create_task(self.run(work))
+        self.wire.tasks.add(self.task)
+        self.task.add_done_callback(self.wire.tasks.discard)
+
+    def arrived(self, data):
+        if self.method == "Stream":
+            size, first = len(data), data[0] if len(data) else 0
+            if first == 0x0A:  # what every frame of data looks like: its length, and the bytes
+                at, length, shift = 1, 0, 0
+                while True:
+                    byte = data[at]
+                    length |= (byte & 0x7F) << shift
+                    at, shift = at + 1, shift + 7
+                    if byte < 0x80:
+                        break
+                if at + length == size:
+                    return self.queue(size, bytes(data[at:]))
+            frame = router_pb2.StreamRequest.FromString(bytes(data))
+            if frame.frame_type == router_pb2.FRAME_TYPE_DATA:
+                self.queue(size, frame.payload)
+            elif frame.frame_type == router_pb2.FRAME_TYPE_GOAWAY:
+                self.queue(size, None)
+        elif self.task is None:
+            self.start(self.unary(bytes(data)) if self.method == "DriverCall" else self.sequence(bytes(data)))
+
+    def queue(self, size, payload):
+        self.inbox.append((size, payload))
+        if self.waiter and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def receive(self):
+        """The next payload, or None at the end of the stream."""
+        while not self.inbox:
+            self.waiter = self.wire.loop.create_future()
+            await self.waiter
+        size, payload = self.inbox[0]
+        if payload is not None:  # the end stays where it is
+            self.inbox.popleft()
+            self.owed += size
+            if self.owed >= WINDOW // 4:
+                self.wire.send(self.number, GRANT, CREDIT.pack(self.owed))
+                self.owed = 0
+        return payload
+
+    def grant(self, n):
+        self.window += n
+        if self.window > 0:
+            self.granted.set()
+
+    def cancel(self):
+        self.cut = True
+        self.finish()
+        if self.task and not self.task.done():
+            self.task.cancel()
+
+    # What is sent.
+
+    def headers(self, metadata=()):
+        if not self.headed and not self.over:
+            self.headed = True
+            if metadata := plain_metadata(metadata):
+                self.wire.send(self.number, HEADERS, json.dumps(metadata).encode())
+            elif self.method != "DriverCall":
+                self.wire.send(self.number, HEADERS, b"[]")
+
+    async def message(self, *parts):
+        await self.granted.wait()
+        self.headers()
+        if not self.over:
+            self.window -= sum(map(len, parts))
+            if self.window <= 0:
+                self.granted.clear()
+            self.wire.send(self.number, MESSAGE, *parts)
+
+    def end(self, code, text="", trailer=()):
+        """Sends the status, if it is the first."""
+        if self.over:
+            return
+        code, trailer = code.value[0] if isinstance(code, grpc.StatusCode) else code, trailer or self.trailer
+        closing = b""
+        if code or trailer:
+            closing = json.dumps(dict(code=code, message=text, metadata=plain_metadata(trailer))).encode()
+        self.wire.send(self.number, STATUS, closing)
+        self.finish()
+
+    def finish(self):
+        if self.over:
+            return
+        self.over = True
+        self.granted.set()
+        self.wire.calls.pop(self.number, None)
+        for callback in self.callbacks:
+            self.wire.loop.call_soon(callback, self)
+
+    # The work.
+
+    async def run(self, work):
+        try:
+            await work
+            self.end(self.status, self.text)
+        except asyncio.CancelledError:
+            self.end(grpc.StatusCode.CANCELLED)
+            raise
+        except grpc.aio.AbortError:
+            self.end(grpc.StatusCode.UNKNOWN)
+        except BaseException as e:  # SystemExit, too: it is the driver's, not the others'
+            if not self.over:
+                logging.getLogger("jumpstarter").error("%s failed: %s", self.method, describe(e))
+            self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(e)}: {e}")
+
+    async def unary(self, data):
+        answer = await self.wire.session.DriverCall(jumpstarter_pb2.DriverCallRequest.FromString(data), self)
+        if self.status != grpc.StatusCode.OK or self.over:
+            return
+        data = answer.SerializeToString()
+        if self.trailer:
+            return await self.message(data)
+        self.headers()
+        number = self.number
+        self.wire.transport.writelines((HEAD.pack(len(data), number, MESSAGE), data, HEAD.pack(0, number, STATUS)))
+        self.finish()
+
+    async def sequence(self, data):
+        request = jumpstarter_pb2.StreamingDriverCallRequest.FromString(data)
+        async for answer in self.wire.session.StreamingDriverCall(request, self):
+            await self.message(answer.SerializeToString())
+
+    async def stream(self):
+        request = StreamRequestMetadata(**dict(self.metadata)).request
+        async with self.wire.session[request.uuid].Stream(request, self) as far:
+            metadata = {}
+            with suppress(TypedAttributeLookupError):
+                metadata = far.extra(MetadataStreamAttributes.metadata)
+            self.headers(metadata.items())
+            async with forward_stream(Frames(self), far):
+                await asyncio.Event().wait()  # until it is canceled: that is up to the client
+
+    # What gRPC's context has.
+
+    async def abort(self, code, details="", trailing_metadata=()):
+        if not details and isinstance(sys.exc_info()[1], MemoryError):  # which says nothing
+            details = "MemoryError"
+        if self.over:
+            raise grpc.aio.UsageError("the RPC is over")
+        self.end(grpc.StatusCode.UNKNOWN if code == grpc.StatusCode.OK else code, details, trailing_metadata)
+        raise grpc.aio.AbortError("Locally aborted.")
+
+    async def abort_with_status(self, status):
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    async def send_initial_metadata(self, metadata):
+        self.headers(metadata)
+
+    def set_code(self, code):
+        self.status = code
+
+    def set_details(self, details):
+        self.text = details
+
+    def set_trailing_metadata(self, metadata):
+        self.trailer = metadata
+
+    def code(self):
+        return self.status
+
+    def details(self):
+        return self.text
+
+    def trailing_metadata(self):
+        return self.trailer
+
+    def invocation_metadata(self):
+        return self.metadata
+
+    def time_remaining(self):
+        return None if self.deadline is None else max(0, self.deadline - time.monotonic())
+
+    def add_done_callback(self, callback):
+        self.callbacks.append(callback)
+
+    def done(self):
+        return self.over
+
+    def cancelled(self):
+        return self.cut
+
+    def peer(self):
+        return "unix:"
+
+    def peer_identities(self):
+        return None
+
+    def peer_identity_key(self):
+        return None
+
+    def auth_context(self):
+        return {}
+
+    def set_compression(self, _):
+        pass
+
+    def disable_next_message_compression(self):
+        pass
+
+
+class Frames(ObjectStream):
+    """The client's end of a stream."""
+
+    def __init__(self, call):
+        self.call = call
+
+    async def send(self, payload):
+        size, head = len(payload), bytearray(b"\x0a")
+        if not size:
+            return await self.call.message(b"")
+        while size > 0x7F:
+            head.append(size & 0x7F | 0x80)
+            size >>= 7
+        head.append(size)
+        await self.call.message(head, payload)
+
+    async def receive(self):
+        if (payload := await self.call.receive()) is None:
+            raise EndOfStream
+        return payload
+
+    async def send_eof(self):
+        await self.call.message(GOAWAY)
+
+    async def aclose(self):
+        if not self.call.over:
+            await self.send_eof()
+            self.call.end(grpc.StatusCode.ABORTED, "RouterStream: aclose")
+
+
 def answer(tree, line):
     match line["op"]:
         case "look":
@@ -294,14 +641,11 @@ async def main(socket):
     handler = Handler(tree)
     root.addHandler(handler)
     tree.session.update_status(ExporterStatus.LEASE_READY)
-    server = grpc.aio.server()
-    jumpstarter_pb2_grpc.add_ExporterServiceServicer_to_server(tree.session, server)
-    router_pb2_grpc.add_RouterServiceServicer_to_server(tree.session, server)
-    if not server.add_insecure_port(f"unix://{socket}"):
-        give_up("socket", text=f"cannot serve on {socket}")
-    await server.start()
-
     loop, lines = asyncio.get_running_loop(), asyncio.Queue()
+    try:
+        await loop.create_unix_server(lambda: Wire(tree.session, loop), socket)
+    except OSError as e:
+        give_up("socket", text=f"cannot serve on {socket}: {describe(e)}")
 
     def read():  # a thread of its own: whatever drivers do, the end is noticed
         try:

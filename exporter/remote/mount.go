@@ -26,18 +26,20 @@ import (
 // conn is one connection to another exporter. It is not made again: after a
 // restart, that exporter's nodes have other UUIDs.
 type conn struct {
-	*grpc.ClientConn
+	grpc.ClientConnInterface
+	io.Closer
 	broken chan struct{} // closed when the connection breaks
 	over   chan struct{} // closed when it is known why
 	why    error
 	end    func(error)
 }
 
-// connect prepares a connection. Nothing is dialled before the first RPC.
-func connect(dial func(context.Context) (net.Conn, error), opts ...grpc.DialOption) (*conn, error) {
-	c := &conn{broken: make(chan struct{}), over: make(chan struct{})}
-	var once, ended sync.Once
-	lost := func() { once.Do(func() { close(c.broken) }) }
+// newConn is a connection without a transport, and what its transport calls when it
+// breaks.
+func newConn() (c *conn, lost func()) {
+	c = &conn{broken: make(chan struct{}), over: make(chan struct{})}
+	var ended sync.Once
+	lost = sync.OnceFunc(func() { close(c.broken) })
 	c.end = func(why error) {
 		ended.Do(func() {
 			c.why = why
@@ -45,6 +47,21 @@ func connect(dial func(context.Context) (net.Conn, error), opts ...grpc.DialOpti
 		})
 		lost()
 	}
+	return c, lost
+}
+
+// attach makes a connection to a process of hosted drivers.
+func attach(nc net.Conn) *conn {
+	c, lost := newConn()
+	w := newWire(nc, lost)
+	c.ClientConnInterface, c.Closer = w, w
+	return c
+}
+
+// connect prepares a connection to an exporter. Nothing is dialled before the first
+// RPC.
+func connect(dial func(context.Context) (net.Conn, error), opts ...grpc.DialOption) (*conn, error) {
+	c, lost := newConn()
 	var used atomic.Bool
 	opts = append(append(rpc.DialOptions(), grpc.WithIdleTimeout(0),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -58,8 +75,8 @@ func connect(dial func(context.Context) (net.Conn, error), opts ...grpc.DialOpti
 			}
 			return &watched{nc, lost}, nil
 		})), opts...)
-	var err error
-	c.ClientConn, err = grpc.NewClient("passthrough:///exporter", opts...)
+	cc, err := grpc.NewClient("passthrough:///exporter", opts...)
+	c.ClientConnInterface, c.Closer = cc, cc
 	return c, err
 }
 
@@ -333,8 +350,11 @@ func translate(env *driver.Env, reports []*pb.DriverInstanceReport) (*driver.Rem
 				above.node.Children = append(above.node.Children, p.node)
 			}
 		}
+		before := latest[r.Uuid]
 		latest[r.Uuid] = p
-		p.node.UUID = env.ID(p.names...)
+		if p.node.UUID = env.ID(p.names...); before != nil { // a driver that another one has taken for its child, too
+			p.node.UUID = before.node.UUID
+		}
 		if !p.ref {
 			ids[p.node.UUID] = r.Uuid
 		}
