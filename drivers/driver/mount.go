@@ -49,6 +49,22 @@ func (r *Remote) find(names []string) *Remote {
 	return r
 }
 
+// class is the client's class of a node, or "".
+func (r *Remote) class(id uuid.UUID) string {
+	if r == nil {
+		return ""
+	}
+	if r.UUID == id {
+		return r.Labels[LabelClient]
+	}
+	for _, c := range r.Children {
+		if class := c.class(id); class != "" {
+			return class
+		}
+	}
+	return ""
+}
+
 func (r *Remote) has(id uuid.UUID) bool {
 	return r != nil && (r.UUID == id || slices.ContainsFunc(r.Children, func(c *Remote) bool { return c.has(id) }))
 }
@@ -89,6 +105,27 @@ func (n *Node) Mounted(ctx context.Context) (Mounted, error) {
 		return nil, fmt.Errorf("%s: it is not mounted", n.where())
 	}
 	return x, nil
+}
+
+// Forwarded reports whether clients forward local connections into the streams of a
+// node, which is this one or one that is mounted below it. Of a mounted one its
+// client's class tells.
+func (n *Node) Forwarded(id string) bool {
+	n = n.Resolve()
+	if n.mount == nil {
+		return n.Spec.Contract.Forwarded
+	}
+	class := n.Spec.Contract.Client
+	if d := n.mount.open.Load(); d != nil {
+		if m, ok := d.Impl.(Mounted); ok {
+			if u, err := uuid.Parse(id); err == nil {
+				class = orElse(m.Remote().class(u), class)
+			}
+		}
+	}
+	return slices.ContainsFunc(n.mount.env.tree.opt.Specs, func(s Spec) bool {
+		return s.Contract.Forwarded && s.Contract.Client == class
+	})
 }
 
 // resolve is the node that does the work, and the names that lead from there to a
@@ -133,16 +170,19 @@ func (n *Node) child(name string) *Node {
 	return nil
 }
 
-// id is the identity of a node below this one, declared or not.
+// id is the identity of a node below this one, declared or not. A ref has that of
+// what it stands for.
 func (n *Node) id(names []string) uuid.UUID {
-	at := n
-	for _, name := range names {
-		if at = at.child(name); at == nil {
-			all := append(n.names(), names...)
-			return uuid.NewSHA1(n.env.tree.opt.Namespace, []byte(strings.Join(all, "\x00")))
-		}
+	at, rest := n.resolve()
+	names = append(slices.Clip(rest), names...)
+	if len(names) == 0 {
+		return at.UUID
 	}
-	return at.UUID
+	if c := at.child(names[0]); c != nil {
+		return c.id(names[1:])
+	}
+	all := append(at.names(), names...)
+	return uuid.NewSHA1(at.env.tree.opt.Namespace, []byte(strings.Join(all, "\x00")))
 }
 
 // ID is the identity of a node below that of the environment, by the names that

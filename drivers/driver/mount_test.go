@@ -57,6 +57,62 @@ func mounts(open func(context.Context, *driver.Env) (driver.Driver, error)) func
 	}
 }
 
+// settle opens a tree and all that is mounted.
+func settle(t *testing.T, tree *driver.Tree) {
+	t.Helper()
+	if err := tree.Open(t.Context()); err != nil {
+		t.Fatalf("Open() = %v; want nil", err)
+	}
+	if err := tree.Settled(t.Context()); err != nil {
+		t.Fatalf("Settled() = %v; want nil", err)
+	}
+}
+
+// What is here does not wait for what is elsewhere to start.
+func TestMountSlow(t *testing.T) {
+	started := make(chan struct{})
+	open := func(ctx context.Context, _ *driver.Env) (driver.Driver, error) {
+		select {
+		case <-started:
+			return driver.Driver{Impl: &elsewhere{}}, nil
+		case <-ctx.Done():
+			return driver.Driver{}, ctx.Err()
+		}
+	}
+	near := driver.Define(driver.Spec{Type: "near"}, func(context.Context, *driver.Env, struct{}) (driver.Driver, error) {
+		return driver.Driver{Exports: []driver.Export{driver.Do("on", func(context.Context) error { return nil })}}, nil
+	})
+	decl := driver.Decl{Children: []driver.Decl{{Name: "far", Type: "their.Driver"}, {Name: "near", Type: "near"}}}
+	tree, problems := driver.Plan(decl, driver.Options{Specs: []driver.Spec{group, near}, Mounts: mounts(open)})
+	if err := problems.Err(); err != nil {
+		t.Fatalf("Plan() = %v; want nil", err)
+	}
+	if err := tree.Settled(t.Context()); err != nil {
+		t.Errorf("Settled() before Open = %v; want nil", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := tree.Open(ctx); err != nil {
+		t.Fatalf("Open() = %v; want nil", err)
+	}
+	cancel() // it was for what is here
+	if _, err := tree.Nodes()[2].Caller().Call(t.Context(), "on"); err != nil {
+		t.Errorf("Call(on) beside a mount that is being opened = %v; want nil", err)
+	}
+	if err := tree.Settled(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Settled() while a mount is being opened = %v; want the context's error", err)
+	}
+	close(started)
+	if err := tree.Settled(t.Context()); err != nil {
+		t.Errorf("Settled() = %v; want nil", err)
+	}
+	if _, err := tree.Nodes()[1].Mounted(t.Context()); err != nil {
+		t.Errorf("Mounted() = %v; want nil", err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Errorf("Close() = %v; want nil", err)
+	}
+}
+
 // A mount is listed with what is below it, also what nobody declared, under
 // identities that derive from the names; refs lead into it and out of it.
 func TestMount(t *testing.T) {
@@ -97,9 +153,7 @@ func TestMount(t *testing.T) {
 	if got, want := list(), ":Group far: declared: out:Group near:Group other:"; got != want {
 		t.Errorf("Reports() before Open = %q; want %q", got, want)
 	}
-	if err := tree.Open(t.Context()); err != nil {
-		t.Fatalf("Open() = %v; want nil", err)
-	}
+	settle(t, tree)
 	if got, want := list(), ":Group far:C declared:Cdeclared made:Cmade out:Group near:Group alias:Cmade other:Cdeclared"; got != want {
 		t.Errorf("Reports() = %q; want %q", got, want)
 	}
@@ -148,9 +202,7 @@ func TestReloadMount(t *testing.T) {
 	if err := problems.Err(); err != nil {
 		t.Fatalf("Plan() = %v; want nil", err)
 	}
-	if err := tree.Open(t.Context()); err != nil {
-		t.Fatalf("Open() = %v; want nil", err)
-	}
+	settle(t, tree)
 	for _, c := range []struct {
 		decl    driver.Decl
 		changed []string

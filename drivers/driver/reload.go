@@ -199,7 +199,7 @@ func (r *reload) retire() *Node {
 // commit puts the new tree in place of the old one.
 func (r *reload) commit(ctx context.Context, old, next *Tree, put func(*Tree)) {
 	next.end()
-	next.life, next.end = old.life, old.end
+	next.life, next.end, next.settled = old.life, old.end, old.settled
 	for n := range next.byID {
 		if o := r.kept[next.byID[n]]; o != nil {
 			next.byID[n] = o

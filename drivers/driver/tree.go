@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,7 @@ type Tree struct {
 	end     context.CancelFunc
 	closing sync.Mutex
 	leaving sync.WaitGroup // the reload that closes what this tree has left behind
+	settled chan struct{}  // closed when the mounts were opened, or could not be; nil before Open
 }
 
 // Node is one place in the tree.
@@ -602,9 +604,13 @@ var errOver = fmt.Errorf("the session is over: %w", ErrUnavailable)
 // Open opens all nodes, children before their parents. A device that is absent,
 // busy or forbidden is logged, not failed: one broken node must not keep the
 // others from working. Any other failure closes what was opened.
+//
+// Mounts are opened meanwhile, one after another, and Open does not wait for them:
+// what is in another process may take seconds to start. [Tree.Settled] does.
 func (t *Tree) Open(ctx context.Context) error {
+	t.openMounts(ctx)
 	for n := range t.Root.upward() {
-		if n.target != nil {
+		if n.target != nil || n.mount == n {
 			continue
 		}
 		if _, err := n.Driver(ctx); err != nil && !missing(ctx, err) {
@@ -615,6 +621,45 @@ func (t *Tree) Open(ctx context.Context) error {
 		return errOver
 	}
 	return nil
+}
+
+func (t *Tree) openMounts(ctx context.Context) {
+	var mounts []*Node
+	for n := range t.Root.upward() {
+		if n.target == nil && n.mount == n {
+			mounts = append(mounts, n)
+		}
+	}
+	if mounts == nil {
+		return
+	}
+	settled := make(chan struct{})
+	t.settled = settled
+	ctx = context.WithoutCancel(ctx) // until the tree is closed
+	go func() {
+		defer close(settled)
+		for _, n := range mounts {
+			var err error
+			panicked := n.guard("open", func() error { _, err = n.Driver(ctx); return nil })
+			if err = cmp.Or(panicked, err); err != nil && !missing(ctx, err) {
+				t.opt.Log.Error("open: trying again when it is asked for", "error", err)
+			}
+		}
+	}()
+}
+
+// Settled waits until all mounts were opened, or could not be: before that, what is
+// in them is not known. The error is the context's.
+func (t *Tree) Settled(ctx context.Context) error {
+	if t.settled == nil {
+		return nil
+	}
+	select {
+	case <-t.settled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // missing reports whether an error is about the device and may pass by itself.

@@ -51,6 +51,10 @@ var native = driver.Define(driver.Spec{Type: "jumpstarter_driver_native.Native"}
 var elsewhere = driver.Define(driver.Spec{Type: "lab.Own"},
 	func(context.Context, *driver.Env, struct{}) (driver.Driver, error) { return driver.Driver{}, nil })
 
+// forwarded is of a contract into whose streams clients forward connections.
+var forwarded = driver.Define(driver.Spec{Type: "jumpstarter_driver_native.Forwarded", Contract: driver.Contract{Client: "fake.Made", Forwarded: true}},
+	func(context.Context, *driver.Env, struct{}) (driver.Driver, error) { return driver.Driver{}, nil })
+
 // records keeps what is logged.
 type records struct {
 	mu   sync.Mutex
@@ -79,7 +83,7 @@ type bench struct {
 }
 
 // python makes this program the interpreter, in a mode.
-func python(t *testing.T, mode string) string {
+func python(t testing.TB, mode string) string {
 	t.Helper()
 	t.Setenv(asPython, mode)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each end takes a second
@@ -90,14 +94,14 @@ func python(t *testing.T, mode string) string {
 	return self
 }
 
-func plan(t *testing.T, hosts *remote.Hosts, log *slog.Logger, nodes ...driver.Decl) (*driver.Tree, driver.Problems) {
+func plan(t testing.TB, hosts *remote.Hosts, log *slog.Logger, nodes ...driver.Decl) (*driver.Tree, driver.Problems) {
 	t.Helper()
 	return driver.Plan(driver.Decl{Children: nodes}, driver.Options{
-		Specs: []driver.Spec{group, native, elsewhere, remote.Exporter}, Log: log, Mounts: hosts.Mounts, Namespace: uuid.NameSpaceURL})
+		Specs: []driver.Spec{group, native, elsewhere, forwarded, remote.Exporter}, Log: log, Mounts: hosts.Mounts, Namespace: uuid.NameSpaceURL})
 }
 
 // serve serves a harness until the test ends.
-func serve(t *testing.T, nodes ...driver.Decl) *bench {
+func serve(t testing.TB, nodes ...driver.Decl) *bench {
 	t.Helper()
 	b := &bench{log: new(records)}
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -150,7 +154,7 @@ func serve(t *testing.T, nodes ...driver.Decl) *bench {
 	return b
 }
 
-func (b *bench) find(t *testing.T, path string) *client.Node {
+func (b *bench) find(t testing.TB, path string) *client.Node {
 	t.Helper()
 	n, err := b.client.Find(path)
 	if err != nil {
@@ -159,7 +163,7 @@ func (b *bench) find(t *testing.T, path string) *client.Node {
 	return n
 }
 
-func (b *bench) call(t *testing.T, path, method string, args ...any) any {
+func (b *bench) call(t testing.TB, path, method string, args ...any) any {
 	t.Helper()
 	v, err := b.find(t, path).Call(soon(t), method, args...)
 	if err != nil {
@@ -168,7 +172,7 @@ func (b *bench) call(t *testing.T, path, method string, args ...any) any {
 	return v
 }
 
-func soon(t *testing.T) context.Context {
+func soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)

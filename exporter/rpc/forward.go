@@ -85,7 +85,7 @@ func (s *server) forwardFeed(n *driver.Node, in *pb.StreamingDriverCallRequest, 
 		return answer(ctx, l, err)
 	}
 	_ = from.CloseSend() // always nil
-	if err := begin(out, from); err != nil {
+	if _, err := begin(out, from); err != nil {
 		return err
 	}
 	defer func() { out.SetTrailer(passed(from.Trailer())) }()
@@ -105,21 +105,22 @@ func (s *server) forwardFeed(n *driver.Node, in *pb.StreamingDriverCallRequest, 
 }
 
 // begin passes on the headers of a stream, when it is open.
-func begin(out grpc.ServerStream, from grpc.ClientStream) error {
+func begin(out grpc.ServerStream, from grpc.ClientStream) (open bool, err error) {
 	head, err := from.Header()
 	if err != nil || head == nil { // ended before it was open: RecvMsg tells why
-		return nil
+		return false, nil
 	}
-	return out.SendHeader(passed(head))
+	return true, out.SendHeader(passed(head))
 }
 
 // forwardStream passes frames on in both directions. The stream ends when the
 // client or the other side ends it: that both have said that nothing more comes
 // does not mean that all of it was used.
 func (s *server) forwardStream(rpc grpc.ServerStream, n *driver.Node, id string, resource bool) error {
+	forwarded := !resource && n.Forwarded(id)
 	l, err := s.link(rpc.Context(), n, id)
 	if err != nil {
-		return opening(err)
+		return refuse(rpc, forwarded, opening(err))
 	}
 	ctx, cancel := context.WithCancel(outgoing(rpc.Context()))
 	defer cancel()
@@ -128,9 +129,10 @@ func (s *server) forwardStream(rpc grpc.ServerStream, n *driver.Node, id string,
 	}
 	to, err := l.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, pb.RouterService_Stream_FullMethodName)
 	if err != nil {
-		return answer(ctx, l, err)
+		return refuse(rpc, forwarded, answer(ctx, l, err))
 	}
-	if err := begin(rpc, to); err != nil {
+	open, err := begin(rpc, to)
+	if err != nil {
 		return err
 	}
 	defer func() { rpc.SetTrailer(passed(to.Trailer())) }()
@@ -157,6 +159,9 @@ func (s *server) forwardStream(rpc grpc.ServerStream, n *driver.Node, id string,
 		if err := to.RecvMsg(&f); err == io.EOF {
 			return nil
 		} else if err != nil {
+			if !open && ctx.Err() == nil {
+				return refuse(rpc, forwarded, answer(ctx, l, err))
+			}
 			cause := l.Cause(err)
 			if cause != err && !over && !resource && ctx.Err() == nil {
 				// Some clients watch for nothing but an end of stream.

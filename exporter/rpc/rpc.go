@@ -56,8 +56,14 @@ type server struct {
 	log *slog.Logger
 }
 
-func (s *server) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportResponse, error) {
-	reports := s.s.Tree().Reports()
+func (s *server) GetReport(ctx context.Context, _ *emptypb.Empty) (*pb.GetReportResponse, error) {
+	tree := s.s.Tree()
+	settling, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	if tree.Settled(settling) != nil && ctx.Err() != nil {
+		return nil, Status(ctx.Err())
+	}
+	reports := tree.Reports()
 	out := &pb.GetReportResponse{Uuid: s.s.UUID.String(), Labels: s.s.Labels, Motd: s.s.MOTD(),
 		Reports: make([]*pb.DriverInstanceReport, len(reports))}
 	for i, r := range reports {
@@ -65,6 +71,10 @@ func (s *server) GetReport(context.Context, *emptypb.Empty) (*pb.GetReportRespon
 	}
 	return out, nil
 }
+
+// settleLimit is how long a report waits for mounts that are being opened. One that
+// takes longer is reported as it is declared.
+const settleLimit = 5 * time.Second
 
 // Report is a node's report on the wire.
 func Report(r driver.Report) *pb.DriverInstanceReport {
@@ -407,13 +417,7 @@ func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Strea
 	if err != nil {
 		err := opening(err)
 		s.log.Warn("stream did not open", "driver", n.Path, "method", clip(method), "error", status.Convert(err).Message())
-		if n.Spec.Contract.Forwarded && status.Code(err) != codes.NotFound {
-			// Port forwarders of the stock client leave the local connection
-			// hanging on an error; they close it on an end of stream.
-			_ = rpc.SetHeader(metadata.Pairs(RefusedKey, status.Code(err).String()))
-			_ = rpc.SendMsg(stream.NewFrame(pb.FrameType_FRAME_TYPE_GOAWAY, nil))
-		}
-		return err
+		return refuse(rpc, n.Spec.Contract.Forwarded, err)
 	}
 	if err := rpc.SendHeader(nil); err != nil {
 		conn.Close()
@@ -425,6 +429,16 @@ func (s *server) connect(rpc grpc.BidiStreamingServer[pb.StreamRequest, pb.Strea
 	}
 	s.panicked(method, err, "driver", n.Path)
 	return Status(err)
+}
+
+// refuse ends a stream that did not open. Port forwarders of the stock client leave
+// the local connection hanging on an error; they close it on an end of stream.
+func refuse(rpc grpc.ServerStream, forwarded bool, err error) error {
+	if forwarded && status.Code(err) != codes.NotFound {
+		_ = rpc.SetHeader(metadata.Pairs(RefusedKey, status.Code(err).String()))
+		_ = rpc.SendMsg(stream.NewFrame(pb.FrameType_FRAME_TYPE_GOAWAY, nil))
+	}
+	return err
 }
 
 func (s *server) dial(ctx context.Context, n *driver.Node, method string) (conn io.ReadWriteCloser, err error) {
