@@ -1,4 +1,4 @@
-package app_test
+package manners_test
 
 import (
 	"context"
@@ -46,15 +46,20 @@ func TestExporterKilled(t *testing.T) {
 		t.Run(test.name+", "+test.release, func(t *testing.T) {
 			exporter, socket := relayExporter(ctx, t, w, test.release)
 			history := w.Record(t, 1)
-			var said buffer
-			exporter.Stderr = &said
+			said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer said.Close()
+			exporter.Stderr = said
 			if err := exporter.Start(); err != nil {
 				t.Fatal(err)
 			}
 			defer exporter.Process.Kill()
 			c, err := client.Dial(ctx, socket, client.Options{})
 			if err != nil {
-				t.Fatalf("Dial() = %v; the exporter says %s", err, said.String())
+				text, _ := os.ReadFile(said.Name())
+				t.Fatalf("Dial() = %v; the exporter says %s", err, text)
 			}
 			defer c.Close()
 			if owner := user(t, w); owner != "jumplead relay" {

