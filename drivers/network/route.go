@@ -14,7 +14,7 @@ import (
 )
 
 // Route tells whether there is a way to an address, host:port: whether the name
-// has one, and whether the kernel knows where to send to it. Nothing is sent.
+// has one, and whether the kernel knows where to send to it. Nothing is sent there.
 // Connecting would tell more, but a device under test may take that for a client,
 // and be off at the time; and many terminal servers have but one connection.
 func Route(ctx context.Context, address string) (string, error) {
