@@ -212,8 +212,8 @@ func (b *bounds) ended() {
 // leave removes the group, if nobody is in it. Otherwise whoever has inherited the
 // mark does.
 func (b *bounds) leave() {
-	if b != nil && b.group != nil {
-		b.group.remove()
+	if b != nil && b.group != nil { // the kernel may take a moment to let go of those who have ended
+		Await(KillGrace, nil, func() bool { return b.group.remove() || len(pids(b.group.dir)) > 0 })
 	}
 }
 
