@@ -289,16 +289,17 @@ func (f checkedFile) print(w io.Writer) {
 	if f.Warnings > 0 {
 		found = append(found, count(f.Warnings, "warning"))
 	}
+	hardware := ""
 	if f.Probed {
-		found = append(found, "hardware: "+f.hardware())
+		hardware = "; hardware: " + f.hardware()
 	} else if f.unprobed {
-		found = append(found, "hardware: not looked for before that is mended")
+		hardware = "; hardware: not looked for before that is mended"
 	}
 	verdict := "good"
 	if !f.OK {
 		verdict = "not good"
 	}
-	fmt.Fprintf(w, "%s: %s: %s\n", f.File, verdict, strings.Join(found, ", "))
+	fmt.Fprintf(w, "%s: %s: %s%s\n", f.File, verdict, strings.Join(found, ", "), hardware)
 	var rows bytes.Buffer
 	table := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
 	for _, n := range f.Nodes {

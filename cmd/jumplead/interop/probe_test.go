@@ -23,11 +23,11 @@ func TestHostedProbe(t *testing.T) {
 		want   []string
 	}{
 		{"  native: {type: jumpstarter_driver_power.driver.MockPower}\n  gadget: {type: lab_gadget.Gadget}\n", 0,
-			[]string{"good: 2 nodes, hardware: 1 ok", "ok         gadget: Python imports its driver, which alone knows what it needs"}},
+			[]string{"good: 2 nodes; hardware: 1 ok", "ok         gadget: Python imports its driver, which alone knows what it needs"}},
 		{"  gadget: {type: lab_gadget.Gadget}\n  x: {type: lab_exit.X}\n", 1,
-			[]string{"not good: 2 nodes, 1 warning, hardware: 1 ok, 1 wrong", "wrong      x: lab_exit.X cannot be imported by", "this module ends whoever imports it"}},
+			[]string{"not good: 2 nodes, 1 warning; hardware: 1 ok, 1 wrong", "wrong      x: lab_exit.X cannot be imported by", "this module ends whoever imports it"}},
 		{"  x: {type: jumpstarter_driver_nowhere.driver.X}\n", 1,
-			[]string{"1 error, hardware: not looked for", "pip install jumpstarter-driver-nowhere"}},
+			[]string{"1 error; hardware: not looked for", "pip install jumpstarter-driver-nowhere"}},
 	} {
 		path := filepath.Join(t.TempDir(), "c.yaml")
 		if err := os.WriteFile(path, []byte(head+c.nodes), 0o644); err != nil {
