@@ -72,6 +72,7 @@ func (h *Hosts) Mounts(root *driver.Decl, known map[string]*driver.Spec) (map[*d
 		return nil, nil
 	}
 	s.follow(root)
+	s.root = root
 	s.describe(root, nil, false)
 	return s.specs, s.problems
 }
@@ -79,6 +80,7 @@ func (h *Hosts) Mounts(root *driver.Decl, known map[string]*driver.Spec) (map[*d
 // survey is one search for what is to be hosted.
 type survey struct {
 	*Hosts
+	root     *driver.Decl
 	known    map[string]*driver.Spec
 	tops     map[*driver.Decl]bool // what is hosted, together with all below it
 	specs    map[*driver.Decl]driver.Spec
@@ -170,6 +172,26 @@ func (s *survey) target(at *driver.Decl, names []string) *driver.Decl {
 	return at
 }
 
+// reach says which nodes a hosted node refers to that are in another process, where
+// it cannot reach them.
+func (s *survey) reach(d *driver.Decl, names []string) {
+	for _, path := range s.refs(d) {
+		at := s.root
+		for _, name := range strings.Split(path, ".") {
+			i := slices.IndexFunc(at.Children, func(c driver.Decl) bool { return c.Name == name })
+			if i < 0 {
+				break
+			}
+			if at = &at.Children[i]; s.tops[at] {
+				break
+			}
+		}
+		if s.tops[at] && (at.Hosting.Python != d.Hosting.Python || at.Hosting.User != d.Hosting.User || limitsText(at) != limitsText(d)) {
+			s.err(d, names, false, "ref %q leads into another process: give both the same python, user and limits", path)
+		}
+	}
+}
+
 // describe makes the specs of what is hosted.
 func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 	top := s.tops[d] && !hosted
@@ -187,6 +209,7 @@ func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 		}
 		spec := driver.Spec{Type: d.Type, Grace: closeLimit, Contract: driver.Contract{Name: "hosted", Client: info.Client, Kind: info.Kind}}
 		if top {
+			s.reach(d, names)
 			spec.Limited = true
 			spec = driver.Mount(spec, s.opener(d))
 		}
@@ -300,10 +323,7 @@ func (h *Hosts) child(d *driver.Decl) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := host{python: python, user: d.Hosting.User}
-	if d.Limits != nil {
-		key.limits = d.Limits.String()
-	}
+	key := host{python, d.Hosting.User, limitsText(d)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {

@@ -23,6 +23,14 @@ func (c *child) bounds(dir string) (*driver.Limits, error) {
 	return c.limits.With(pythonFiles(c.python), []string{dir}), nil
 }
 
+// limitsText are the limits of a node's programs, "" is none.
+func limitsText(d *driver.Decl) string {
+	if d.Limits == nil {
+		return ""
+	}
+	return d.Limits.String()
+}
+
 // pythonFiles are the folders that an interpreter needs besides the system's: those
 // of its environment, and of the installation that the environment was made from.
 func pythonFiles(python string) (folders []string) {
