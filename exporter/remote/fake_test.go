@@ -384,6 +384,13 @@ func interpret(mode, socket string) {
 				for range 10_000 {
 					reports = append(reports, reports[1])
 				}
+			case "fake.Shares": // its second child has the first for a child, too
+				parent := reports[0].Uuid
+				second := f.add("second")[0]
+				second.ParentUuid = &parent
+				again := proto.CloneOf(reports[1])
+				again.ParentUuid = &second.Uuid
+				reports = append(reports, second, again)
 			case "fake.Changes":
 				reports[1].Labels["jumpstarter.dev/name"] = fmt.Sprintf("made%d", os.Getpid())
 			}

@@ -224,6 +224,25 @@ func TestHosted(t *testing.T) {
 	eventually(t, "what the process prints is logged", func() bool { return strings.Contains(b.log.String(), `msg="a print"`) })
 }
 
+// A driver that is there twice has one identity, declared or not, and so has what a
+// ref and the driver below it lead to.
+func TestShared(t *testing.T) {
+	python(t, "ok")
+	b := serve(t, driver.Decl{Name: "far", Type: "fake.Shares"}, driver.Decl{Name: "alias", Ref: "far.second"})
+	made := b.find(t, "far.made")
+	for _, path := range []string{"far.second.made", "alias.made"} {
+		if n := b.find(t, path); n.UUID != made.UUID {
+			t.Errorf("uuid of %s = %s; want %s, as of far.made", path, n.UUID, made.UUID)
+		}
+		if got := b.call(t, path, "path"); got != "far.made" {
+			t.Errorf("path of %s = %v; want far.made", path, got)
+		}
+	}
+	if n := b.find(t, "far.second"); n.UUID != b.find(t, "alias").UUID || n.UUID == made.UUID {
+		t.Errorf("uuids of far.second, alias, far.made = %s, %s, %s; want two the same", n.UUID, b.find(t, "alias").UUID, made.UUID)
+	}
+}
+
 // What a call says of itself travels both ways as it is.
 func TestForwardedCalls(t *testing.T) {
 	python(t, "ok")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -454,38 +455,30 @@ func TestHostedCheck(t *testing.T) {
 	}
 }
 
-// everyDriver prints the type of every driver that is installed.
-const everyDriver = `
-import importlib, inspect, pkgutil
-from jumpstarter.driver import Driver
-for p in pkgutil.iter_modules():
-    if p.name.startswith("jumpstarter_driver_"):
-        try:
-            m = importlib.import_module(p.name + ".driver")
-        except ModuleNotFoundError:
-            continue
-        for n, v in vars(m).items():
-            if inspect.isclass(v) and issubclass(v, Driver) and v.__module__ == m.__name__ and n != "Proxy" and not inspect.isabstract(v):
-                print(f"{m.__name__}.{n}")
-`
-
-// TestHostedEvery asks Python for every driver that is installed: each can be hosted.
+// TestHostedEvery asks Python for every driver of every package: each can be hosted.
 func TestHostedEvery(t *testing.T) {
-	env := needPython(t)
+	p := &packages{env: needDrivers(t), path: os.Getenv("PATH")}
 	f, err := jumplead()
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := exec.Command(env.Bin("python"), "-c", everyDriver).Output()
-	if err != nil {
-		t.Fatal(err)
+	var there struct{ Found map[string][]string }
+	p.ask(t, nil, &there, "classes")
+	var types []string
+	for _, list := range there.Found {
+		for _, typ := range list {
+			if !strings.HasSuffix(typ, ".Proxy") { // is a ref by another name
+				types = append(types, typ)
+			}
+		}
 	}
-	types := strings.Fields(string(list))
-	if len(types) < 15 {
+	slices.Sort(types)
+	if len(types) < 70 {
 		t.Fatalf("only these drivers are installed: %v", types)
 	}
 	var config strings.Builder
-	config.WriteString("apiVersion: jumpstarter.dev/v1alpha1\nkind: ExporterConfig\nmetadata: {namespace: lab, name: all}\nx-jumplead: {hosted: true}\nexport:\n")
+	config.WriteString("apiVersion: jumpstarter.dev/v1alpha1\nkind: ExporterConfig\nmetadata: {namespace: lab, name: all}\n")
+	fmt.Fprintf(&config, "x-jumplead: {hosted: true, python: %s}\nexport:\n", p.env.Bin("python"))
 	for i, typ := range types {
 		fmt.Fprintf(&config, "  n%d: {type: %s}\n", i, typ)
 	}
