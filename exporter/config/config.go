@@ -67,6 +67,7 @@ type Config struct {
 	Description, MOTD string
 	Export            driver.Decl // the root: a group with the children in the order of the file
 	Hooks             hook.Hooks
+	HookLimitsPos     driver.Pos // where those of the hooks were said
 
 	Endpoint, Token  string // of the controller
 	TLS              TLS
@@ -199,11 +200,11 @@ func (r *reader) config(n *yaml.Node) *Config {
 		c.Export.Pos = r.pos(e)
 		c.Export.Children = r.children(e, "")
 	}
-	if ours != nil {
-		r.hosting(ours, &c.Export)
-	}
 	if h := top["hooks"]; h != nil {
 		r.hooks(h, &c.Hooks)
+	}
+	if ours != nil {
+		r.hosting(ours, c)
 	}
 
 	r.optional(top["endpoint"], "endpoint", &c.Endpoint)

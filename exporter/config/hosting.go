@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 	"gopkg.in/yaml.v3"
 )
 
@@ -18,11 +19,28 @@ const extension = "x-jumplead"
 //	  user: harness                  # whom it runs as
 //	  hosted: [dut.power]            # in Python, though there is a driver here; true is all
 //	  limits: {memory: 200M}         # of hosted drivers and scripts
+//	  hooks: {limits: {cpu_time: 5}} # of each hook
 //	  nodes:
 //	    dut.camera: {python: /opt/camera/bin/python}
 //	    dut.shell: {limits: {cpu_time: 30}}
-func (r *reader) hosting(n *yaml.Node, root *driver.Decl) {
-	keys := r.strict(n, extension, "python", "user", "hosted", "limits", "nodes")
+func (r *reader) hosting(n *yaml.Node, c *Config) {
+	root := &c.Export
+	keys := r.strict(n, extension, "python", "user", "hosted", "limits", "hooks", "nodes")
+	if keys["hooks"] != nil {
+		at := extension + ".hooks"
+		limits := r.strict(keys["hooks"], at, "limits")["limits"]
+		var d driver.Decl
+		r.limits(&d, at, limits)
+		c.HookLimitsPos = d.LimitsPos
+		for _, h := range []*hook.Hook{c.Hooks.BeforeLease, c.Hooks.AfterLease} {
+			if h != nil {
+				h.Limits = d.Limits
+			}
+		}
+		if d.Limits != nil && !c.Hooks.Any() {
+			r.warn(limits, "%s.limits: there are no hooks", at)
+		}
+	}
 	var all settings
 	r.text(keys["python"], extension+".python", &all.Python)
 	r.text(keys["user"], extension+".user", &all.User)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/hook"
 )
 
 func TestHosting(t *testing.T) {
@@ -90,6 +91,7 @@ func TestLimits(t *testing.T) {
 			`f:14:12: x-jumplead.limits: read[0]: "images" is no absolute path`,
 			`f:15:12: x-jumplead.limits: write: wants a list, got "/tmp"`,
 		}},
+		{"hooks without hooks", "x-jumplead: {hooks: {limits: {open_files: 99}}}\n", nil, []string{`f:5:30: warning: x-jumplead.hooks.limits: there are no hooks`}},
 		{"no mapping", "x-jumplead: {nodes: {dut.shell: {limits: 5}}}\n", nil, []string{`f:5:42: x-jumplead.nodes.dut.shell.limits: config: wants a mapping, got 5`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -116,5 +118,22 @@ func TestLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestHookLimits(t *testing.T) {
+	const text = "apiVersion: jumpstarter.dev/v1alpha1\nkind: ExporterConfig\nmetadata: {namespace: lab, name: bench}\n" +
+		"x-jumplead: {limits: {memory: 1G}, hooks: {limits: {cpu_time: 5}}}\nhooks: {beforeLease: {script: j power on}, afterLease: {script: j power off}}\n"
+	c, problems := Parse("f", []byte(text), func(string) string { return "" })
+	if len(problems) > 0 {
+		t.Fatalf("Parse() = %v; want no problems", problems)
+	}
+	for _, h := range []*hook.Hook{c.Hooks.BeforeLease, c.Hooks.AfterLease} {
+		if h.Limits == nil || h.Limits.String() != "cpu_time 5s" {
+			t.Errorf("limits of a hook = %v; want cpu_time 5s", h.Limits)
+		}
+	}
+	if got := c.HookLimitsPos.String(); got != "f:4:52" {
+		t.Errorf("they stand at %s; want f:4:52", got)
 	}
 }

@@ -40,6 +40,13 @@
 // its background jobs SIGHUP when it ends, as at a logout: there, nohup and setsid
 // keep them.
 //
+// # Limits
+//
+// Hooks may have limits, see [process.StartLimited], each script its own. Where most files are
+// out of its reach, it has those of its lease all the same, and a file that it
+// is run from.
+//
+// [process.StartLimited]: https://pkg.go.dev/github.com/jumplead/jumplead/hw/process#StartLimited
 // [process.Mark]: https://pkg.go.dev/github.com/jumplead/jumplead/hw/process#Mark
 package hook
 
@@ -47,6 +54,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/jumplead/jumplead/hw/process"
 )
 
 // Hooks are an exporter's; nil is none.
@@ -63,6 +72,8 @@ type Hook struct {
 	Exec      string // interpreter; "" leaves it to the script
 	Timeout   time.Duration
 	OnFailure Policy
+
+	Limits *process.Limits // of what the machine gives it; nil is none
 }
 
 // DefaultTimeout is how long a hook may take that does not say.

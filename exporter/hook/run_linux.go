@@ -36,6 +36,7 @@ type Runner struct {
 
 	calls   int
 	since   process.Time // when the first script began
+	all     process.Mark // of what scripts have left
 	reading sync.WaitGroup
 	masters []*os.File
 }
@@ -46,7 +47,8 @@ func New(o Options) (*Runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run hooks: %w", err)
 	}
-	return &Runner{Options: o, name: process.TagName(), release: release}, nil
+	name := process.TagName()
+	return &Runner{Options: o, name: name, release: release, all: process.Mark{Tag: name + "="}}, nil
 }
 
 // Run runs a hook, and returns what a beforeLease hook says to users. The error is
@@ -69,7 +71,7 @@ func (r *Runner) Run(ctx context.Context, kind Kind, h Hook) (motd string, err e
 	}
 	cmd := command(h)
 	cmd.Env = r.environ(file)
-	code, cause, err := r.run(ctx, log, cmd, h.Timeout)
+	code, struck, cause, err := r.run(ctx, log, cmd, h.Timeout, r.limits(h, cmd))
 	switch {
 	case err != nil:
 		err = r.fail(log, h, "Error executing hook: "+err.Error())
@@ -80,6 +82,8 @@ func (r *Runner) Run(ctx context.Context, kind Kind, h Hook) (motd string, err e
 	case cause != nil:
 		log.Warn("Hook was ended: the exporter stops")
 		return "", context.Canceled
+	case code != 0 && struck != "":
+		err = r.fail(log, h, fmt.Sprintf("Hook failed with exit code %d: %s", code, struck))
 	case code != 0:
 		err = r.fail(log, h, fmt.Sprintf("Hook failed with exit code %d", code))
 	}
@@ -119,6 +123,27 @@ func command(h Hook) *exec.Cmd {
 	return exec.Command(interpreter, "-c", h.Script)
 }
 
+// limits are a hook's, with what it needs of the lease within its reach.
+func (r *Runner) limits(h Hook, cmd *exec.Cmd) *process.Limits {
+	if h.Limits == nil || !h.Limits.Files() {
+		return h.Limits
+	}
+	var read []string
+	candidates := []string{filepath.Join(r.Bin, "j")}
+	if len(cmd.Args) == 2 { // the file of the script
+		candidates = append(candidates, cmd.Args[1])
+	}
+	for _, path := range candidates {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			if real, err = filepath.Abs(real); err == nil {
+				read = append(read, real)
+			}
+		}
+	}
+	cmd.Env = append(cmd.Env, "TMPDIR="+r.Dir)
+	return h.Limits.With(read, []string{r.Dir})
+}
+
 // environ is a script's environment. Of two values of one variable, the last one
 // counts.
 func (r *Runner) environ(motd string) []string {
@@ -145,18 +170,19 @@ func (r *Runner) environ(motd string) []string {
 }
 
 // run runs a program to its end, or to that which its time, the context or Now
-// sets it: then there is a cause. An error says that it was not started.
-func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeout time.Duration) (code int, cause, err error) {
+// sets it: then there is a cause. Struck says which limit it ran into, or "". An error
+// says that it was not started.
+func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeout time.Duration, l *process.Limits) (code int, struck string, cause, err error) {
 	master, slave, err := process.Terminal(cmd)
 	if err != nil {
-		return 0, nil, err
+		return 0, "", nil, err
 	}
 	r.calls++
-	p, err := process.Start(cmd, r.name+"="+strconv.Itoa(r.calls))
+	p, err := process.StartLimited(cmd, r.name+"="+strconv.Itoa(r.calls), l)
 	slave.Close()
 	if err != nil {
 		master.Close()
-		return 0, nil, err
+		return 0, "", nil, err
 	}
 	log.Debug("hook runs", "command", cmd.Args[0], "pid", cmd.Process.Pid)
 	if r.since == 0 {
@@ -189,8 +215,9 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 		_ = master.SetReadDeadline(time.Now().Add(endGrace)) // for what cannot be killed
 	}
 	p.Settle()
+	r.all.Inherit(m)
 	<-taken
-	return p.Code(), cause, nil
+	return p.Code(), p.Struck(), cause, nil
 }
 
 // read passes on what a program writes to its terminal: all that is there until
@@ -233,9 +260,10 @@ func readable(f *os.File) (yes bool) {
 // Close ends the lease: whatever the scripts have left in the background goes.
 func (r *Runner) Close() error {
 	defer r.release()
-	all, left := process.Mark{Tag: r.name + "=", Strays: r.since}, 0
+	left := 0
+	r.all.Strays = r.since
 	hit := func(sig syscall.Signal) func() bool {
-		return func() bool { left = all.Hit(sig); return left == 0 }
+		return func() bool { left = r.all.Hit(sig); return left == 0 }
 	}
 	if r.since != 0 && !hit(syscall.SIGTERM)() && !process.Await(closeGrace, r.Now, hit(0)) {
 		process.Await(killGrace, nil, hit(syscall.SIGKILL))

@@ -195,7 +195,7 @@ func (p *program) checkFile(ctx context.Context, path string, how checking) chec
 		var more driver.Problems
 		tree, more = o.Plan()
 		problems = append(problems, more...)
-		for _, x := range unkept(tree) { // the harness may be another machine
+		for _, x := range unkept(tree, cfg) { // the harness may be another machine
 			x.Warning = true
 			problems = append(problems, x)
 		}

@@ -4,14 +4,24 @@ import (
 	"fmt"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/config"
+	"github.com/jumplead/jumplead/exporter/hook"
 	"github.com/jumplead/jumplead/hw/process"
 )
 
 // unkept finds the limits that this machine cannot keep. What has them would not be
 // started here.
-func unkept(tree *driver.Tree) (problems driver.Problems) {
+func unkept(tree *driver.Tree, cfg *config.Config) (problems driver.Problems) {
+	for _, h := range []*hook.Hook{cfg.Hooks.BeforeLease, cfg.Hooks.AfterLease} {
+		if h != nil && h.Limits != nil {
+			if _, err := process.Keeps(*h.Limits, ""); err != nil {
+				problems = append(problems, driver.Problem{Pos: cfg.HookLimitsPos, Text: fmt.Sprintf("hooks: limits: %v", err)})
+				break
+			}
+		}
+	}
 	if tree == nil {
-		return nil
+		return problems
 	}
 	for _, n := range tree.Nodes() {
 		l, user := n.Limits()

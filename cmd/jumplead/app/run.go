@@ -172,7 +172,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		defer hosts.Close()
 		o.Driver = driver.Options{Specs: p.specs, Host: p.Host, Mounts: hosts.Mounts}
 		tree, more := o.Plan()
-		problems = append(append(problems, more...), unkept(tree)...)
+		problems = append(append(problems, more...), unkept(tree, cfg)...)
 		problems.Sort()
 	}
 	if err := problems.Err(); err != nil {

@@ -142,6 +142,7 @@ func configSchema(specs []driver.Spec) driver.Schema {
 	ours := hosting(driver.Schema{
 		"hosted": driver.Schema{"description": "paths of nodes to run in Python although there is a driver here; true: all of them",
 			"anyOf": []driver.Schema{{"const": true}, {"type": "array", "items": text}}},
+		"hooks": says(closed(driver.Schema{"limits": limits}), "how hooks are run"),
 		"nodes": driver.Schema{"type": "object", "description": "the same for some nodes and what is below them, by their paths",
 			"additionalProperties": hosting(driver.Schema{"hosted": truth("run it in Python although there is a driver here")})},
 	})

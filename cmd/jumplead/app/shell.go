@@ -216,7 +216,7 @@ func (p *program) local(ctx context.Context, f shellFlags, s *shellEnv, interact
 		Listen: exporter.Address{Network: "unix", Address: filepath.Join(s.dir, "socket")},
 	}
 	tree, more := o.Plan()
-	problems = append(append(problems, more...), unkept(tree)...)
+	problems = append(append(problems, more...), unkept(tree, cfg)...)
 	problems.Sort()
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("failed to load config:\n%w", err)
