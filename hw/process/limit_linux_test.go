@@ -512,6 +512,113 @@ func TestGroup(t *testing.T) {
 	until(t, "the group is gone", g.remove)
 }
 
+// serviceTest says that the test program is a service whose control group was given to it.
+const serviceTest = "JUMPLEAD_TEST_SERVICE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(serviceTest) != "" {
+		if err := service(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// service starts two programs with limits, and tells which groups they and it are in.
+func service() error {
+	for range 2 {
+		cmd := exec.Command("grep", "^0:", "/proc/self/cgroup")
+		cmd.Stdout = os.Stdout
+		p, err := StartLimited(cmd, TagName()+"=1", &hw.Limits{Memory: 32 << 20, Processes: 5, CPU: 90})
+		if err != nil {
+			return err
+		}
+		<-p.Exited()
+		p.Settle()
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	fmt.Print(string(text))
+	return err
+}
+
+// A service makes groups in the one that it was given, as systemd gives it: with a
+// mark for root's, and with the files for others. In what was not given it makes none.
+func TestDelegated(t *testing.T) {
+	needGroups(t)
+	d := groups()
+	mount, _, err := ownPlace()
+	if err == nil {
+		err = d.enable([]string{"+memory", "+pids", "+cpu"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		mark   bool
+		uid    uint32
+		within string // its group's folder that it is started in
+		fails  string
+	}{
+		{"root's", true, 0, "", ""},
+		{"a user's", false, 65534, "", ""},
+		{"in a group below", true, 0, ownGroup, ""},
+		{"nobody gave it to root", false, 0, "", "the exporter's control group is not its own"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if os.Geteuid() != 0 {
+				c.uid = uint32(os.Geteuid())
+			}
+			name := fmt.Sprintf("service-%d", os.Getpid())
+			dir := filepath.Join(d.dir, name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				until(t, "its groups are gone", func() bool {
+					return (&group{filepath.Join(dir, ownGroup)}).remove() && (&group{dir}).remove()
+				})
+			})
+			if c.mark {
+				if err := unix.Setxattr(dir, "trusted.delegate", []byte("1"), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, file := range []string{"", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"} {
+				if err := os.Chown(filepath.Join(dir, file), int(c.uid), int(c.uid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			at := filepath.Join(dir, c.within)
+			if err := os.MkdirAll(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env, cmd.Dir = append(os.Environ(), serviceTest+"=1"), "/"
+			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd, Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+			out, err := cmd.CombinedOutput()
+			if c.fails != "" {
+				if err == nil || !strings.Contains(string(out), c.fails) {
+					t.Errorf("the service = %v, %s; want %q", err, out, c.fails)
+				}
+				return
+			}
+			pid, path := cmd.Process.Pid, strings.TrimPrefix(dir, mount)
+			want := fmt.Sprintf("0::%s/run-%d-1\n0::%s/run-%d-2\n0::%s/exporter\n", path, pid, path, pid, path)
+			if err != nil || string(out) != want {
+				t.Errorf("the service = %v, %s; want %s", err, out, want)
+			}
+		})
+	}
+}
+
 // Who has inherited a program's group removes it with the last process.
 func TestGroupInherited(t *testing.T) {
 	needGroups(t)
