@@ -17,6 +17,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/client"
 	"github.com/jumplead/jumplead/exporter/rpc"
+	keep "github.com/jumplead/jumplead/hw/process"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -233,7 +234,7 @@ func (l link) Cause(err error) error {
 	if cause := l.cause(err); cause != err {
 		return fmt.Errorf("%s: %w", l.mount.env.Path, cause)
 	}
-	if limit := outOfMemory(l.mount.env.Limits, status.Convert(err).Message()); limit != "" {
+	if limit := keep.Starved(l.mount.env.Limits, status.Convert(err).Message()); limit != "" {
 		p := status.Convert(err).Proto()
 		p.Message += ": " + limit
 		return status.ErrorProto(p)

@@ -269,27 +269,13 @@ func (p *process) why() error {
 	last := p.tail.String()
 	if struck := p.p.Struck(); struck != "" {
 		text += ": " + struck
-	} else if s := outOfMemory(p.Limits, last); s != "" {
+	} else if s := keep.Starved(p.Limits, last); s != "" {
 		text += ": " + s
 	}
 	if last != "" {
 		text += ": " + last
 	}
 	return errors.New(text)
-}
-
-// outOfMemory says what limit a program with limits has probably reached that says
-// this, or "".
-func outOfMemory(l *driver.Limits, says string) string {
-	if l == nil || l.Memory == 0 {
-		return ""
-	}
-	for _, sign := range []string{"MemoryError", "annot allocate memory", "Unable to allocate", "bad_alloc"} {
-		if strings.Contains(says, sign) {
-			return fmt.Sprintf("the memory limit of %v was reached", l.Memory)
-		}
-	}
-	return ""
 }
 
 // tail keeps the last lines that a program has printed; those that it printed as

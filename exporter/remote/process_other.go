@@ -37,9 +37,8 @@ func start(argv []string, s spawn) (*process, error) {
 	return nil, fmt.Errorf("%s: programs are only run on Linux: %w", argv[0], errors.ErrUnsupported)
 }
 
-func give(string, string) error                 { return nil }
-func outOfMemory(*driver.Limits, string) string { return "" }
-func (p *process) end(time.Duration)            {}
-func (p *process) kill()                        {}
-func (p *process) wait(time.Duration) bool      { return true }
-func (p *process) why() error                   { return errors.ErrUnsupported }
+func give(string, string) error            { return nil }
+func (p *process) end(time.Duration)       {}
+func (p *process) kill()                   {}
+func (p *process) wait(time.Duration) bool { return true }
+func (p *process) why() error              { return errors.ErrUnsupported }

@@ -246,7 +246,7 @@ func (p *Process) Struck() string {
 	}
 	switch {
 	case b.outOfMemory:
-		return fmt.Sprintf("the memory limit of %v was reached", b.limits.Memory)
+		return memoryReached(&b.limits)
 	case b.limits.CPUTime > 0 && (ended(syscall.SIGXCPU) || ended(syscall.SIGKILL) && spent()):
 		return fmt.Sprintf("the cpu_time limit of %v was reached", b.limits.CPUTime)
 	case b.limits.FileSize > 0 && ended(syscall.SIGXFSZ):

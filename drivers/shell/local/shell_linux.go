@@ -112,7 +112,13 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 			cancel()
 			<-r.ended
 		}()
-		err = r.follow(ctx, s.closing, func(o shell.Output) bool { return yield(o, nil) })
+		starved := ""
+		err = r.follow(ctx, s.closing, func(o shell.Output) bool {
+			if starved == "" && o.Stderr != "" {
+				starved = process.Starved(s.limits, o.Stderr)
+			}
+			return yield(o, nil)
+		})
 		if err == nil {
 			close(r.taken)
 		} else {
@@ -124,7 +130,11 @@ func (s *scripts) Call(ctx context.Context, method string, env map[string]string
 			code, err = r.status()
 		}
 		last := shell.Output{Code: &code}
-		if struck := r.proc.Struck(); struck != "" {
+		struck := r.proc.Struck()
+		if struck == "" && code != 0 {
+			struck = starved
+		}
+		if struck != "" {
 			s.log.Error(struck, "method", method)
 			last.Stderr = fmt.Sprintf("\n%s: %s\n", method, struck)
 		}
