@@ -159,7 +159,7 @@ func TestBootFails(t *testing.T) {
 	if d := dead(t, "boot() without a first program", err); !strings.Contains(d.console, "Kernel panic") {
 		t.Errorf("boot() without a first program = %v; want the panic", err)
 	}
-	if got := strings.Count(console.String(), "end Kernel panic"); got != 2 {
+	if got := strings.Count(console.String(), "Kernel panic - not syncing"); got != 2 {
 		t.Errorf("boot() without a first program panics %d times; want 2:\n%s", got, console.String())
 	}
 	s.test = options{Patience: 500 * time.Millisecond}

@@ -71,7 +71,6 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	}
 	syscall.SetNonblock(pair[0], true) // for Go's poller, so that Close ends a Read
 	ours, theirs := os.NewFile(uintptr(pair[0]), "guest"), os.NewFile(uintptr(pair[1]), "host")
-	defer theirs.Close()
 	const theirFD = 3 // the first of ExtraFiles
 	// QEMU 7.2 that emulates several processors at once lets one run code that another has just patched: once in some
 	// dozens of boots Linux, which patches itself, dies of it ("Oops: int3"). One is also faster on a busy machine.
@@ -97,6 +96,8 @@ func boot(ctx context.Context, o options) (*machine, error) {
 		for _, f := range o.Forward {
 			host, inside, ok := strings.Cut(f, ":")
 			if !ok {
+				ours.Close()
+				theirs.Close()
 				return nil, fmt.Errorf("forward %q: want HOSTPORT:GUESTPORT", f)
 			}
 			net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%s-:%s", host, inside)
@@ -120,7 +121,9 @@ func boot(ctx context.Context, o options) (*machine, error) {
 			close(m.ended)
 		}
 	}()
-	if err := <-started; err != nil {
+	err = <-started
+	theirs.Close() // only QEMU has it now, so that its end is an end here
+	if err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("boot: %w", err)
 	}
