@@ -205,14 +205,23 @@ type sending struct {
 	echo uint32
 }
 
-// send sends what waits, if there is somebody to acknowledge it. c.mu is held.
+// off is the state of a controller that has made too many errors and takes no part in the bus until it is started anew.
+const off = 3
+
+// send sends what waits, if there is somebody to acknowledge it: in loop-back that is the adapter itself, which also receives
+// it. c.mu is held.
 func (c *CAN) send() {
-	if c.alone {
+	loop := c.mode&canLoopBack != 0
+	if c.alone && !loop || c.state.State == off {
 		return
 	}
 	for _, w := range c.waiting {
-		c.sent = append(c.sent, w.CANFrame)
 		c.toHost = append(c.toHost, w.pack(w.echo))
+		if loop {
+			c.toHost = append(c.toHost, w.pack(noEcho))
+		} else {
+			c.sent = append(c.sent, w.CANFrame)
+		}
 	}
 	c.waiting = nil
 	c.change()
@@ -242,17 +251,24 @@ func (c *CAN) In(ctx context.Context, _ uint8, _ int) ([]byte, error) {
 	return b, nil
 }
 
-// Send lets another node of the bus send a frame. An adapter that is not started does not see it.
+// Send lets another node of the bus send a frame. An adapter that is not started, or off the bus, does not see it.
 func (c *CAN) Send(f CANFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state.State != off {
+		c.tell(f)
+	}
+}
+
+// tell sends a frame to the host. c.mu is held.
+func (c *CAN) tell(f CANFrame) {
 	if c.started {
 		c.toHost = append(c.toHost, f.pack(noEcho))
 		c.change()
 	}
 }
 
-// SetState lets errors happen, and tells the host.
+// SetState lets errors happen, and tells the host. An adapter that is off the bus stays so until the host starts it anew.
 func (c *CAN) SetState(s CANState) {
 	const (
 		errorFrame              = 0x20000000 // linux/can.h
@@ -266,7 +282,7 @@ func (c *CAN) SetState(s CANState) {
 	f := CANFrame{ID: errorFrame | withCounters | controller, Data: make([]byte, 8)}
 	f.Data[6], f.Data[7] = byte(s.Tx), byte(s.Rx)
 	switch {
-	case s.State == 3:
+	case s.State == off:
 		f.ID = errorFrame | busOff
 	case s.State == 0:
 		f.Data[1] = active
@@ -284,9 +300,9 @@ func (c *CAN) SetState(s CANState) {
 		}
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.state = s
-	c.mu.Unlock()
-	c.Send(f)
+	c.tell(f)
 }
 
 // Alone takes all other nodes off the bus, or brings them back: nobody acknowledges what the host sends, and the

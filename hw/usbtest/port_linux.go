@@ -147,13 +147,12 @@ func (p *Port) Unplug() error {
 	}
 	l.conn.Close()
 	<-l.over
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		ports, err := status()
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stat(p.dir); ports[p.number] && errors.Is(err, os.ErrNotExist) {
-			return nil
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		if _, err := os.Stat(p.dir); errors.Is(err, os.ErrNotExist) { // cheaper to ask than the other
+			ports, err := status()
+			if err != nil || ports[p.number] {
+				return err
+			}
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("unplug: the kernel still has %s", p.dir)
@@ -164,7 +163,7 @@ func (p *Port) Unplug() error {
 // Await waits until the kernel's driver has made what matches the pattern below the device's folder in sysfs, such as
 // "*/tty/tty*", and returns its path.
 func (p *Port) Await(ctx context.Context, pattern string) (string, error) {
-	for tick := time.NewTicker(time.Millisecond); ; {
+	for tick := time.NewTicker(4 * time.Millisecond); ; {
 		found, err := filepath.Glob(filepath.Join(p.dir, pattern))
 		if err != nil {
 			return "", err
