@@ -28,7 +28,8 @@
 // exporter ignores is ignored here, with a warning that has a place: keys that
 // it does not know, a ref beside a type, a description of a group. Anchors may
 // be kept under top-level keys that begin with "x-", which draw no warning. One
-// of these keys is ours: x-jumplead says how nodes are run that are hosted.
+// of these keys is ours: x-jumplead says how nodes are run that are hosted, and
+// what programs may take of the machine that nodes and hooks start.
 //
 // What makes the Python exporter refuse a file is an error here, too. So is,
 // unlike there, a mistake in an instance's own keys, which there turns the

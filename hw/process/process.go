@@ -31,34 +31,36 @@
 // A program may be given limits, see [StartLimited] and [hw.Limits], which bind all
 // that it starts as well. Who keeps them depends on the machine:
 //
-//   - A control group (cgroup v2) keeps memory, CPU share and the number of
-//     processes for all of a program's processes together. Above its memory they are
-//     killed, all at once. It takes that the exporter may make groups: systemd gives
-//     a service that right with Delegate=yes, a container without systemd has it if
-//     its cgroup2 may be written to.
+//   - A control group (cgroup v2) keeps memory, the share of the processors and the
+//     number of processes for all of a program's processes together. Above its
+//     memory they are killed, all at once. It takes that the exporter may make
+//     groups: systemd gives a service that right with Delegate=, and in a container
+//     without systemd it has it where the container may write to cgroup2. The groups
+//     are made beside one called exporter, into which the exporter moves.
 //   - Without one, resource limits (setrlimit) keep memory for each process by
-//     itself, without what it shares with others, so that an allocation fails; and the number of
-//     processes together with all others of the same user, unless that is root. A
-//     CPU share cannot be kept.
+//     itself, without what it shares with others (RLIMIT_DATA), so that an
+//     allocation fails; and the number of processes (RLIMIT_NPROC) together with all
+//     others of the same user, unless that is root. A share of the processors cannot be kept.
 //   - CPU time, open files and the size of files are resource limits of each process
 //     in any case. After its CPU time a process gets SIGXCPU, and SIGKILL after one
 //     second more. A process of root's may lift resource limits again.
-//   - Landlock keeps files out of reach; the kernel has it since Linux 5.13, where it
-//     was not left out. Its second version, of Linux 5.19, does not keep files
-//     from being cut off by truncate; the third does (6.2). What is open already, such as
-//     standard output, stays usable. Unix sockets that can be named can be
-//     connected to. The system's own folders may be read, see systemFiles, and the plain
-//     devices used, such as /dev/null. A confined program cannot gain privileges, nor
-//     look into other processes (but root's reads their environment on Linux 6.14 and
-//     newer), nor signal them (since Landlock's sixth version, Linux 6.12).
+//   - Landlock keeps files out of reach. Linux has it since 5.13, where it was not
+//     left out. Since 6.2 it also keeps files from being cut off by truncate, since
+//     6.12 the program from sending signals to those that are not confined with it.
+//     The program may read the system's own folders and /etc but for Jumpstarter's
+//     configs, and use the plain devices, such as /dev/null. What is open already,
+//     such as standard output, stays usable; a Unix socket that has a path can be
+//     connected to. It cannot gain privileges, nor look into other processes;
+//     but one of root's reads their environment on Linux 6.14 and newer.
 //   - No new privileges: programs with set-user-ID or file capabilities run without
 //     these.
 //
-// What cannot be kept is refused: the program is not started, see [Keeps].
+// A limit that cannot be kept is an error, and the program is not started; [Keeps]
+// tells before.
 //
 // A program takes its limits upon itself before it runs: this program is started in
-// its place, under another name, and becomes it. That costs some milliseconds;
-// programs without limits are started directly.
+// its place, under another name, and becomes it. That costs some milliseconds.
+// Programs without limits are started directly.
 //
 // The package works on Linux. Elsewhere there is only [Keeper].
 package process
