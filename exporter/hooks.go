@@ -11,6 +11,7 @@ import (
 
 	"github.com/jumplead/jumplead/exporter/hook"
 	"github.com/jumplead/jumplead/exporter/rpc"
+	"github.com/jumplead/jumplead/exporter/scratch"
 	"github.com/jumplead/jumplead/exporter/session"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/grpc"
@@ -27,7 +28,7 @@ type lease struct {
 	report func(pb.ExporterStatus, string)
 	log    *slog.Logger
 	runner *hook.Runner
-	dir    string // private, with the socket
+	dir    *scratch.Folder // with the socket
 	srv    *grpc.Server
 	conns  *connections
 
@@ -38,29 +39,29 @@ type lease struct {
 // user, and asks for no passphrase: who can open it can also read the exporter's
 // memory.
 func (o Options) newLease(name string, s *session.Session, log *slog.Logger) (_ *lease, err error) {
-	dir, err := privateDir()
+	dir, err := scratch.Make("jumplead-hooks", os.Getenv("XDG_RUNTIME_DIR"))
 	if err != nil {
 		return nil, fmt.Errorf("a place for the hooks' socket: %w", err)
 	}
 	l := &lease{Hooks: o.Hooks, s: s, report: s.SetStatus, log: log, dir: dir}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir)
+			dir.Remove()
 		}
 	}()
 	bin := ""
 	if o.J != "" {
-		bin = filepath.Join(dir, "bin")
+		bin = filepath.Join(dir.Path, "bin")
 		if err := errors.Join(os.Mkdir(bin, 0o700), os.Symlink(o.J, filepath.Join(bin, "j"))); err != nil {
 			return nil, fmt.Errorf("the hooks' j: %w", err)
 		}
 	}
-	at := Address{"unix", filepath.Join(dir, "hook")}
+	at := Address{"unix", filepath.Join(dir.Path, "hook")}
 	ln, err := at.listen()
 	if err != nil {
 		return nil, err
 	}
-	l.runner, err = hook.New(hook.Options{Socket: at.Address, Lease: name, Bin: bin, Dir: dir, Log: log, Now: o.Now})
+	l.runner, err = hook.New(hook.Options{Socket: at.Address, Lease: name, Bin: bin, Dir: dir.Path, Log: log, Now: o.Now})
 	if err != nil {
 		ln.Close()
 		return nil, err
@@ -69,20 +70,6 @@ func (o Options) newLease(name string, s *session.Session, log *slog.Logger) (_ 
 	rpc.Register(l.srv, s, log)
 	go l.srv.Serve(l.conns)
 	return l, nil
-}
-
-// privateDir makes a directory in which a socket's path is not too long.
-func privateDir() (dir string, err error) {
-	err = errors.New("no directory")
-	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
-		if parent == "" || len(parent) > 80 {
-			continue
-		}
-		if dir, err = os.MkdirTemp(parent, "jumplead-"); err == nil {
-			return dir, nil
-		}
-	}
-	return "", err
 }
 
 // begin says what clients are told at first.
@@ -169,7 +156,7 @@ func (l *lease) close() {
 	}()
 	stop(l.srv, l.conns)
 	<-done
-	if err := os.RemoveAll(l.dir); err != nil {
+	if err := l.dir.Remove(); err != nil {
 		l.log.Warn("removing the hooks' socket", "error", err)
 	}
 }
