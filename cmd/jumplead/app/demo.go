@@ -17,6 +17,7 @@ import (
 
 	"github.com/jumplead/jumplead/cmd/virtualdut/dut"
 	"github.com/jumplead/jumplead/exporter"
+	"github.com/jumplead/jumplead/exporter/scratch"
 )
 
 // demoConfig is the harness around the virtual DUT.
@@ -101,11 +102,15 @@ func (p *program) demo(ctx context.Context, f demoFlags, at exporter.Address) (e
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 		defer stop()
 	}
-	dir, err := os.MkdirTemp("", "jumplead-demo-")
+	folder, err := scratch.Make("jumplead-demo")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, folder.Remove()) }()
+	dir := filepath.Join(folder.Path, "dut") // which the DUT locks for itself
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
 	quiet := p.log // the exporter tells the same from its side
 	quiet.level = max(quiet.level, slog.LevelWarn)
 	d, err := dut.Start(dut.Options{Dir: dir, BootTime: f.bootTime, Log: slog.New(quiet.handler(p.Stderr, p.Terminal, p.Journal))})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -136,6 +137,59 @@ func TestDemo(t *testing.T) {
 	}
 	if _, err := os.Stat(tmp); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDemoKilled kills a demo, which then cannot tidy up: the next one does.
+func TestDemoKilled(t *testing.T) {
+	hwtest.Need(t, hwtest.PTY)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	demo := func() *exec.Cmd {
+		t.Helper()
+		var said buffer
+		cmd := exec.Command(self, "demo", "--listen", port(t))
+		cmd.Args[0], cmd.Stdout, cmd.Stderr = "jumplead", &said, &said
+		cmd.Env = []string{asProgram + "=1", "TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		drivertest.Until(t, "the demo is served", func() bool { return strings.Contains(said.String(), "Ctrl-C ends the demo") })
+		return cmd
+	}
+	folders := func() int {
+		left, err := filepath.Glob(tmp + "/jumplead-demo-*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left)
+	}
+	killed := demo()
+	killed.Process.Kill()
+	killed.Wait()
+	if n := folders(); n != 1 {
+		t.Fatalf("a demo that was killed has left %d folders; want 1, or this tests nothing", n)
+	}
+	live := demo()
+	if n := folders(); n != 1 {
+		t.Errorf("there are %d folders with the next demo; want its own", n)
+	}
+	other := demo()
+	if n := folders(); n != 2 {
+		t.Errorf("there are %d folders of two demos; want 2", n)
+	}
+	for _, cmd := range []*exec.Cmd{other, live} {
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("a demo that is interrupted = %v; want status 0", err)
+		}
+	}
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) > 0 {
+		t.Errorf("%v are left; want nothing", left)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter"
 	"github.com/jumplead/jumplead/exporter/client"
+	"github.com/jumplead/jumplead/exporter/scratch"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
 
@@ -82,12 +83,13 @@ Options:
 
 // runShell is one shell, from reaching the exporter to leaving nothing behind.
 func (p *program) runShell(ctx context.Context, f shellFlags, argv []string) error {
-	dir, err := os.MkdirTemp(p.getenv("XDG_RUNTIME_DIR"), "jumpstarter-") // for its owner only
+	dir, err := scratch.Make("jumplead-shell", p.getenv("XDG_RUNTIME_DIR"))
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	s := shellEnv{dir: dir, env: map[string]string{
+	defer dir.Remove()
+	dir.Inherit() // j is in it, which the shell's programs need also when this one is killed
+	s := shellEnv{dir: dir.Path, env: map[string]string{
 		"JMP_DRIVERS_ALLOW":             "UNSAFE",
 		"_JMP_SUPPRESS_DRIVER_WARNINGS": "1",
 	}}

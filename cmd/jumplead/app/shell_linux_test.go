@@ -103,7 +103,7 @@ func TestShell(t *testing.T) {
 		if mode == "local" {
 			host, _, _ := strings.Cut(got.stdout, ",")
 			want = host + ",UNSAFE,,,,,1\n"
-			if filepath.Base(host) != "socket" || !strings.HasPrefix(filepath.Base(filepath.Dir(host)), "jumpstarter-") {
+			if filepath.Base(host) != "socket" || !strings.HasPrefix(filepath.Base(filepath.Dir(host)), "jumplead-shell-") {
 				t.Errorf("local: JUMPSTARTER_HOST=%s; want a socket in a folder of its own", host)
 			}
 		}
@@ -248,4 +248,50 @@ func TestShellSignals(t *testing.T) {
 			t.Errorf("after %v there is left %v, %v; want nothing", sig, left, err)
 		}
 	}
+}
+
+// What a shell that was killed has left goes with the next one, but not as long as
+// its programs run, which have their j there.
+func TestShellKilled(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, tmp := file(t, "bench.yaml", small), t.TempDir()
+	env := []string{asProgram + "=1", "XDG_RUNTIME_DIR=" + tmp, "TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}
+	again := func() int { // how many folders there are after another shell
+		t.Helper()
+		cmd := exec.Command(self, "shell", "--exporter-config", config, "--", "true")
+		cmd.Args[0], cmd.Env = "jumplead", env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("shell = %v, %s; want nil", err, out)
+		}
+		left, err := os.ReadDir(tmp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left)
+	}
+	up := filepath.Join(t.TempDir(), "up")
+	cmd := exec.Command(self, "shell", "--exporter-config", config, "--", "sh", "-c", ": >$0; read x", up)
+	cmd.Args[0], cmd.Env = "jumplead", env
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	drivertest.Until(t, "the script", func() bool { _, err := os.Stat(up); return err == nil })
+	if n := again(); n != 1 {
+		t.Errorf("beside a shell there are %d folders after another one; want its own", n)
+	}
+	cmd.Process.Kill()
+	cmd.Process.Wait()
+	if n := again(); n != 1 {
+		t.Errorf("with a program of a shell that was killed there are %d folders after the next shell; want the program's", n)
+	}
+	stdin.Close()
+	drivertest.Until(t, "the folder is gone", func() bool { return again() == 0 })
 }
