@@ -21,6 +21,7 @@ import inspect
 import json
 import logging
 import os
+import socket
 import struct
 import sys
 import threading
@@ -288,7 +289,8 @@ class Handler(logging.Handler):
 HEAD = struct.Struct(">IIB")  # of a frame: length, number of the RPC, kind
 CREDIT = struct.Struct(">I")
 OPEN, MESSAGE, END, CANCEL, GRANT, HEADERS, STATUS = range(1, 8)
-WINDOW = 512 << 10  # bytes of messages of one RPC that may be under way
+WINDOW = 1 << 20  # bytes of messages of one RPC that may be under way
+CUSHION = 1 << 20  # bytes that the kernel may hold, if it is allowed to
 BUFFER = 256 << 10
 GOAWAY = router_pb2.StreamResponse(frame_type=router_pb2.FRAME_TYPE_GOAWAY).SerializeToString()
 
@@ -315,6 +317,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport):
         self.transport = transport
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CUSHION)
 
     def connection_lost(self, _):
         for call in list(self.calls.values()):
@@ -425,7 +429,7 @@ class Call:
         if payload is not None:  # the end stays where it is
             self.inbox.popleft()
             self.owed += size
-            if self.owed >= WINDOW // 4:
+            if self.owed >= WINDOW // 2:
                 self.wire.send(self.number, GRANT, CREDIT.pack(self.owed))
                 self.owed = 0
         return payload
@@ -634,7 +638,7 @@ def answer(tree, line):
     return {}
 
 
-async def main(socket):
+async def main(path):
     tree = Tree()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -643,9 +647,9 @@ async def main(socket):
     tree.session.update_status(ExporterStatus.LEASE_READY)
     loop, lines = asyncio.get_running_loop(), asyncio.Queue()
     try:
-        await loop.create_unix_server(lambda: Wire(tree.session, loop), socket)
+        await loop.create_unix_server(lambda: Wire(tree.session, loop), path)
     except OSError as e:
-        give_up("socket", text=f"cannot serve on {socket}: {describe(e)}")
+        give_up("socket", text=f"cannot serve on {path}: {describe(e)}")
 
     def read():  # a thread of its own: whatever drivers do, the end is noticed
         try:

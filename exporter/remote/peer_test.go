@@ -260,7 +260,7 @@ func (c *peerCall) RecvMsg(m any) error {
 	c.in = c.in[1:]
 	c.taken += len(data)
 	credit := 0
-	if c.taken >= wireWindow/4 {
+	if c.taken >= wireWindow/2 {
 		credit, c.taken = c.taken, 0
 	}
 	c.mu.Unlock()

@@ -69,11 +69,12 @@ const (
 )
 
 const (
-	wireHead   = 9
-	wireWindow = 512 << 10 // hosted.py has it, too
-	wireQueue  = 1 << 10   // frames that wait to be written before new RPCs wait, too
-	maxMessage = 4 << 20   // bytes of a message that gRPC's clients take
-	maxFrame   = 64 << 20  // bytes of a frame that may be meant
+	wireHead    = 9
+	wireWindow  = 1 << 20  // hosted.py has it, too
+	wireCushion = 1 << 20  // bytes that the kernel may hold, if it is allowed to
+	wireQueue   = 1 << 10  // frames that wait to be written before new RPCs wait, too
+	maxMessage  = 4 << 20  // bytes of a message that gRPC's clients take
+	maxFrame    = 64 << 20 // bytes of a frame that may be meant
 )
 
 // wireBuffers are for messages, in the sizes that tunnels have them.
@@ -101,6 +102,9 @@ type closing struct {
 
 // newWire uses a connection; lost is called when it breaks.
 func newWire(conn net.Conn, lost func()) *wire {
+	if c, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = c.SetWriteBuffer(wireCushion) // it is faster, and works without
+	}
 	w := &wire{conn: conn, lost: lost, calls: map[uint32]*wireCall{}, some: make(chan struct{}, 1)}
 	w.both.Go(func() { w.fail(w.read()) })
 	w.both.Go(func() { w.fail(w.write()) })
@@ -226,16 +230,18 @@ func (w *wire) read() error {
 		data := mem.NewBuffer(buf, wireBuffers)
 		w.mu.Lock()
 		c := w.calls[id]
-		if kind == wireStatus {
-			delete(w.calls, id)
-		}
 		w.mu.Unlock()
 		if c == nil { // nobody waits for it any more
 			data.Free()
 			continue
 		}
 		if err := c.frame(kind, data); err != nil {
-			return err
+			return err // of this RPC, too
+		}
+		if kind == wireStatus {
+			w.mu.Lock()
+			delete(w.calls, id)
+			w.mu.Unlock()
 		}
 	}
 }
@@ -445,7 +451,7 @@ func (c *wireCall) next() (mem.Buffer, error) {
 			c.held -= data.Len()
 			c.taken += data.Len()
 			credit := c.taken
-			if credit < wireWindow/4 || c.over {
+			if credit < wireWindow/2 || c.over {
 				credit = 0
 			} else {
 				c.taken = 0
