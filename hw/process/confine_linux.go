@@ -136,22 +136,29 @@ func rightsOf(version int) uint64 {
 // landlockVersion is that of the kernel, or why it has none.
 func landlockVersion() (int, error) {
 	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	return int(v), noLandlock(errno)
+}
+
+// noLandlock is why a kernel that answers so has no Landlock, or nil.
+func noLandlock(errno unix.Errno) error {
 	switch errno {
 	case 0:
-		return int(v), nil
+		return nil
 	case unix.ENOSYS:
-		return 0, errors.New("this kernel was built without Landlock")
+		return errors.New("this kernel was built without Landlock, or is older than 5.13")
 	case unix.EOPNOTSUPP:
-		return 0, errors.New("Landlock is switched off in this kernel: add landlock to lsm= of its command line")
+		return errors.New("Landlock is switched off in this kernel: add landlock to lsm= of its command line")
+	case unix.EPERM:
+		return errors.New("this process may not use Landlock: let it call landlock_create_ruleset (SystemCallFilter= of its service)")
 	}
-	return 0, fmt.Errorf("this kernel's Landlock: %w", errno)
+	return fmt.Errorf("this kernel's Landlock: %w", errno)
 }
 
 // landlock puts all files out of the thread's reach but those that it is to have.
 func (c *confinement) landlock() error {
 	version, err := landlockVersion()
 	if err != nil {
-		return err
+		return fmt.Errorf("read and write cannot be kept: %w", err)
 	}
 	rights := rightsOf(version)
 	attr := unix.LandlockRulesetAttr{Access_fs: rights}

@@ -25,13 +25,18 @@ const cpuGrace = 1
 type way struct {
 	domain
 	confinement
-	said []string // what keeps what
+	abi        int   // Landlock's version
+	noLandlock error // why there is none
+	said       []string
 }
 
 // plan finds a way to keep limits for a program of a user. The error says which of
 // them cannot be kept.
 func plan(l hw.Limits, uid int) (w way, err error) {
 	w.domain = groups()
+	if l.Files() {
+		w.abi, w.noLandlock = landlockVersion()
+	}
 	return w, w.plan(l, uid)
 }
 
@@ -82,12 +87,11 @@ func (w *way) plan(l hw.Limits, uid int) error {
 		say("no_new_privileges")
 	}
 	if w.Files = l.Files(); w.Files {
-		version, err := landlockVersion()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("read and write cannot be kept: %w", err))
+		if w.noLandlock != nil {
+			errs = append(errs, fmt.Errorf("read and write cannot be kept: %w", w.noLandlock))
 		}
-		text := fmt.Sprintf("files by Landlock (version %d)", version)
-		if rightsOf(version)&unix.LANDLOCK_ACCESS_FS_TRUNCATE == 0 {
+		text := fmt.Sprintf("files by Landlock (version %d)", w.abi)
+		if rightsOf(w.abi)&unix.LANDLOCK_ACCESS_FS_TRUNCATE == 0 {
 			text += ", which does not keep files from being cut off"
 		}
 		say("%s", text)

@@ -432,16 +432,24 @@ func TestWays(t *testing.T) {
 		want   string // of what is said
 		errs   []string
 		rlims  []int
+
+		abi        int
+		noLandlock error
 	}{
-		{all, l, 0, "memory 64M for all its processes together, by a control group; cpu 50% by a control group; processes 9 by a control group", nil, nil},
-		{none, l, 1000, "memory 64M for each process", []string{"cpu 50% cannot be kept: no groups"}, []int{unix.RLIMIT_DATA, unix.RLIMIT_NPROC}},
-		{none, l, 0, "memory 64M for each process", []string{"cpu 50% cannot be kept", "processes 9 cannot be kept: root may start any number; no groups"}, []int{unix.RLIMIT_DATA}},
-		{some, l, 1000, "memory 64M for all its processes together", []string{`cpu 50% cannot be kept: the exporter's control group /g lacks the controller "cpu"`}, []int{unix.RLIMIT_NPROC}},
+		{all, l, 0, "memory 64M for all its processes together, by a control group; cpu 50% by a control group; processes 9 by a control group", nil, nil, 0, nil},
+		{none, l, 1000, "memory 64M for each process", []string{"cpu 50% cannot be kept: no groups"}, []int{unix.RLIMIT_DATA, unix.RLIMIT_NPROC}, 0, nil},
+		{none, l, 0, "memory 64M for each process", []string{"cpu 50% cannot be kept", "processes 9 cannot be kept: root may start any number; no groups"}, []int{unix.RLIMIT_DATA}, 0, nil},
+		{some, l, 1000, "memory 64M for all its processes together", []string{`cpu 50% cannot be kept: the exporter's control group /g lacks the controller "cpu"`}, []int{unix.RLIMIT_NPROC}, 0, nil},
 		{none, hw.Limits{CPUTime: 1500 * time.Millisecond, OpenFiles: 20, FileSize: 1}, 0, "cpu_time 2 s for each process; open_files 20 for each process; file_size 1", nil,
-			[]int{unix.RLIMIT_CPU, unix.RLIMIT_NOFILE, unix.RLIMIT_FSIZE}},
-		{none, hw.Limits{NoNewPrivileges: true}, 0, "no_new_privileges", nil, nil},
+			[]int{unix.RLIMIT_CPU, unix.RLIMIT_NOFILE, unix.RLIMIT_FSIZE}, 0, nil},
+		{none, hw.Limits{NoNewPrivileges: true}, 0, "no_new_privileges", nil, nil, 0, nil},
+		{none, hw.Limits{Read: []hw.Path{}}, 0, "files by Landlock (version 3)", nil, nil, 3, nil},
+		{none, hw.Limits{Write: []hw.Path{}}, 0, "files by Landlock (version 2), which does not keep files from being cut off", nil, nil, 2, nil},
+		{none, hw.Limits{Read: []hw.Path{}}, 0, "", []string{"read and write cannot be kept: this kernel was built without Landlock"}, nil, 0, noLandlock(unix.ENOSYS)},
+		{none, hw.Limits{Read: []hw.Path{}}, 0, "", []string{"Landlock is switched off in this kernel"}, nil, 0, noLandlock(unix.EOPNOTSUPP)},
+		{none, hw.Limits{Read: []hw.Path{}}, 0, "", []string{"this process may not use Landlock"}, nil, 0, noLandlock(unix.EPERM)},
 	} {
-		w := way{domain: c.domain}
+		w := way{domain: c.domain, abi: c.abi, noLandlock: c.noLandlock}
 		err := w.plan(c.limits, c.uid)
 		if got := strings.Join(w.said, "; "); !strings.HasPrefix(got, c.want) {
 			t.Errorf("plan(%v, %d) says %q; want %q", &c.limits, c.uid, got, c.want)

@@ -40,7 +40,8 @@
 //   - Without one, resource limits (setrlimit) keep memory for each process by
 //     itself, without what it shares with others (RLIMIT_DATA), so that an
 //     allocation fails; and the number of processes (RLIMIT_NPROC) together with all
-//     others of the same user, unless that is root. A share of the processors cannot be kept.
+//     others of the same user, unless that is root. A share of the processors cannot
+//     be kept.
 //   - CPU time, open files and the size of files are resource limits of each process
 //     in any case. After its CPU time a process gets SIGXCPU, and SIGKILL after one
 //     second more. A process of root's may lift resource limits again.

@@ -2,12 +2,24 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/config"
 	"github.com/jumplead/jumplead/exporter/hook"
 	"github.com/jumplead/jumplead/hw/process"
 )
+
+// logLimits tells how limits of hooks are kept; nodes tell of theirs.
+func logLimits(log *slog.Logger, cfg *config.Config) {
+	for _, h := range []*hook.Hook{cfg.Hooks.BeforeLease, cfg.Hooks.AfterLease} {
+		if h != nil && h.Limits != nil {
+			how, _ := process.Keeps(*h.Limits, "") // or it would not be run
+			log.Info("hooks have limits", "limits", how)
+			return
+		}
+	}
+}
 
 // unkept finds the limits that this machine cannot keep. What has them would not be
 // started here.

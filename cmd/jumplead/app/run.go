@@ -184,6 +184,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 	for _, w := range problems {
 		log.Warn(strings.Replace(w.String(), ": warning: ", ": ", 1))
 	}
+	logLimits(log, cfg)
 	if o.TLS == nil && o.Passphrase != "" && at.Network == "tcp" {
 		log.Warn("without TLS the passphrase travels in plaintext")
 	}
