@@ -215,7 +215,7 @@ func (u *usbDevice) find(ctx context.Context) (bus string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var paths []string
-	for _, pattern := range []string{"*/tty/tty*", "*/i2c-*/i2c-dev/i2c-*"} {
+	for _, pattern := range []string{"*:*/tty/tty*", "*:*/i2c-*/i2c-dev/i2c-*"} {
 		dir, err := u.port.Await(ctx, pattern)
 		if err != nil {
 			return "", err

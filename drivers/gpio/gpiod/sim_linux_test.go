@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -64,81 +63,6 @@ func TestSimInput(t *testing.T) {
 	w.Drive(t, 5, false)
 	if err := <-ended; err != nil {
 		t.Errorf("WaitForInactive() = %v; want nil", err)
-	}
-}
-
-// A chip that is removed and remade 200 times, while callers switch, read and
-// wait, leaves the drivers in working order and nothing behind.
-func TestSimRemade(t *testing.T) {
-	b, w := sim(t)
-	drivertest.NoLeaks(t)
-	trees := map[string]*driver.Tree{
-		"out": b.Tree(t, "{line: 1, device: "+w.Label()+"}", gpiod.Output),
-		"in":  b.Tree(t, "{line: 2, device: "+w.Label()+"}", gpiod.Input),
-	}
-	out, in := gpio.NewOutput(trees["out"].Root.Caller()), gpio.NewInput(trees["in"].Root.Caller())
-	ctx, cancel := context.WithCancel(t.Context())
-	var load sync.WaitGroup
-	// The kernel (7.x) deadlocks when a line is requested with edges while gpio-sim's chip is being removed: the request
-	// waits for its interrupt's thread, and the removal for the request. So inputs are not requested just then.
-	var there sync.RWMutex
-	for what, call := range map[string]func() error{
-		"On":      func() error { return out.On(ctx) },
-		"Off":     func() error { return out.Off(ctx) },
-		"ReadPin": func() error { _, err := out.ReadPin(ctx); return err },
-		"Pulse":   func() error { return out.Pulse(ctx, time.Millisecond) },
-		"input ReadPin": func() error {
-			there.RLock()
-			defer there.RUnlock()
-			_, err := in.ReadPin(ctx)
-			return err
-		},
-		"Edges": func() error {
-			there.RLock()
-			begin := sync.OnceFunc(there.RUnlock)
-			defer begin()
-			for _, err := range in.Edges(ctx) {
-				if begin(); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	} {
-		load.Go(func() {
-			pace := time.NewTicker(time.Millisecond) // an emulated machine has other things to do, too
-			defer pace.Stop()
-			for ; ctx.Err() == nil; <-pace.C {
-				switch err := call(); driver.Classify(err) {
-				case driver.OK, driver.Unavailable, driver.Canceled, driver.Timeout:
-				default:
-					// While the chip is being remade, its line may be there and its kernel not ready.
-					if !errors.Is(err, hw.ErrBusy) {
-						t.Errorf("%s() while the chip comes and goes = %v (%v); want unavailable, or nil", what, err, driver.Classify(err))
-					}
-				}
-			}
-		})
-	}
-	for range 200 {
-		there.Lock()
-		w.Remove(t)
-		there.Unlock()
-		w.Remake(t)
-	}
-	cancel()
-	load.Wait()
-	if err := out.On(t.Context()); err != nil || !w.Level(t, 1) {
-		t.Errorf("On() afterwards = %v, and the line is high = %t; want nil, true", err, w.Level(t, 1))
-	}
-	w.Drive(t, 2, true)
-	if got, err := in.ReadPin(t.Context()); err != nil || !got {
-		t.Errorf("ReadPin() afterwards = %t, %v; want true, nil", got, err)
-	}
-	for name, tree := range trees {
-		if err := tree.Close(); err != nil {
-			t.Errorf("%s: Close() = %v; want nil", name, err)
-		}
 	}
 }
 

@@ -24,6 +24,9 @@ type Sim struct {
 	label  string
 	chip   string // "gpiochip0"
 	wires  string // folder in sysfs
+
+	mu    sync.Mutex
+	pulls map[int]*os.File // of the wires that were driven, to be quick
 }
 
 var _ World = (*Sim)(nil)
@@ -35,11 +38,11 @@ var sims atomic.Int32
 func NewSim(t testing.TB, bus gpio.Bus) *Sim {
 	t.Helper()
 	name := fmt.Sprintf("jumplead-%d-%d", os.Getpid(), sims.Add(1))
-	s := &Sim{bus: bus, config: filepath.Join("/sys/kernel/config/gpio-sim", name), label: name}
+	s := &Sim{bus: bus, config: filepath.Join("/sys/kernel/config/gpio-sim", name), label: name, pulls: map[int]*os.File{}}
 	bank := filepath.Join(s.config, "bank0")
 	line := filepath.Join(bank, "line3")
 	t.Cleanup(func() {
-		s.write(t, "live", "0")
+		s.Remove(t)
 		for _, dir := range []string{line, bank, s.config} {
 			if err := os.Remove(dir); err != nil {
 				t.Errorf("gpio-sim: %v", err)
@@ -83,9 +86,30 @@ func (s *Sim) Drive(t testing.TB, offset int, high bool) {
 	if high {
 		pull = "pull-up"
 	}
-	if err := os.WriteFile(filepath.Join(s.wires, "sim_gpio"+strconv.Itoa(offset), "pull"), []byte(pull), 0o644); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.pulls[offset]
+	if f == nil {
+		var err error
+		if f, err = os.OpenFile(filepath.Join(s.wires, "sim_gpio"+strconv.Itoa(offset), "pull"), os.O_WRONLY, 0); err != nil {
+			t.Errorf("gpio-sim: %v", err)
+			return
+		}
+		s.pulls[offset] = f
+	}
+	if _, err := f.WriteAt([]byte(pull), 0); err != nil {
 		t.Errorf("gpio-sim: %v", err)
 	}
+}
+
+// leave closes what is open of a chip that goes.
+func (s *Sim) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.pulls {
+		f.Close()
+	}
+	clear(s.pulls)
 }
 
 // Level is what is on a wire.
@@ -170,7 +194,11 @@ func told(t testing.TB, trace string) (list []string) {
 }
 
 // Remove takes the chip away, as an unplugged adapter's.
-func (s *Sim) Remove(t testing.TB) { s.write(t, "live", "0") }
+func (s *Sim) Remove(t testing.TB) {
+	t.Helper()
+	s.leave()
+	s.write(t, "live", "0")
+}
 
 // Remake brings it back.
 func (s *Sim) Remake(t testing.TB) {
