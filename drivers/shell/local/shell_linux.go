@@ -80,7 +80,7 @@ func (s *scripts) limit(l driver.Limits) error {
 		}
 		read = []string{dir}
 	}
-	if s.scratch, err = os.MkdirTemp("", "jumplead-"); err != nil {
+	if s.scratch, err = os.MkdirTemp("", "jumplead-scripts-"); err != nil {
 		return err
 	}
 	s.limits = l.With(read, []string{s.scratch})
