@@ -38,6 +38,11 @@
 //
 // A USB adapter may be unplugged, and a driver unbound. [Output] and [Input] hold a line for long: when the chip is gone
 // they answer [hw.ErrAbsent], and request the line anew when they are next used.
+//
+// A request is a system call, which nothing can interrupt, and a driver that hangs never answers it. Linux 7 and its gpio-sim
+// do so at times, when a line is requested with edges just while its chip goes. Then callers get [ErrStuck] after 5 seconds,
+// the next ones at once, and the kernel is not asked again before it has answered. What it gives too late is let go, or, while
+// the [Output] or [Input] is in use, begins as if nobody had asked for a value.
 package gpio
 
 import (

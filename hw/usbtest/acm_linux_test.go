@@ -243,6 +243,16 @@ func TestWrongDescriptors(t *testing.T) {
 	}
 }
 
+// Who looks for a port that the kernel has not made learns which ones there are.
+func TestWrongIsAbsent(t *testing.T) {
+	plug(t, usbtest.Altered{Model: &usbtest.ACM{}, Alter: func(d *usbtest.Descriptors) { d.Interfaces, d.Body = 1, d.Body[:9+5+5+4+5+7] }})
+	there := tty(t, plug(t, &usbtest.ACM{}))
+	_, err := serial.Open(t.Context(), "/dev/ttyACM9", hw.SerialOptions{Baud: 9600})
+	if !errors.Is(err, hw.ErrAbsent) || !strings.Contains(err.Error(), there) {
+		t.Errorf("Open(/dev/ttyACM9) = %v; want %v, with what is there: %s", err, hw.ErrAbsent, there)
+	}
+}
+
 func TestTwoAlike(t *testing.T) {
 	one, two := &usbtest.ACM{Serial: "same"}, &usbtest.ACM{Serial: "same"}
 	p1, p2 := plug(t, one), plug(t, two)
