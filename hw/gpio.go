@@ -101,7 +101,7 @@ func (i LineInfo) String() string {
 	if i.Name != "" {
 		name = " (" + i.Name + ")"
 	}
-	return fmt.Sprintf("line %d%s of %s (%s)", i.Offset, name, i.Chip, i.Label)
+	return "line " + strconv.Itoa(i.Offset) + name + " of " + i.Chip + " (" + i.Label + ")"
 }
 
 // Edge is a change of a line's value, as the kernel saw it.

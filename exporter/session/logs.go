@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -191,7 +192,7 @@ func (h *handler) attr(a slog.Attr) string {
 	}
 	v := a.Value.Resolve().String()
 	if strings.ContainsAny(v, " \t\n\"") {
-		v = fmt.Sprintf("%q", v)
+		v = strconv.Quote(v)
 	}
 	return " " + h.group + a.Key + "=" + v
 }

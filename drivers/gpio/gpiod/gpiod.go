@@ -363,7 +363,7 @@ func (o *output) turn(ctx context.Context, active bool, what string) error {
 		reads = "active"
 	}
 	info, _ := o.Info()
-	o.log.InfoContext(ctx, what, "line", info, "reads", reads)
+	o.log.InfoContext(ctx, what, "line", info.String(), "reads", reads)
 	return nil
 }
 
