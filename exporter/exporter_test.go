@@ -635,10 +635,10 @@ func TestRunUnixPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		file:                           "no socket",
-		dir:                            "no socket",
-		filepath.Join(file, "x"):       "not a directory",
-		"/" + strings.Repeat("x", 150): "107 bytes",
+		file:                     "no socket",
+		dir:                      "no socket",
+		filepath.Join(file, "x"): "not a directory",
+		filepath.Join(dir, strings.Repeat("x", 150)): "107 bytes",
 	} {
 		o := h.options()
 		o.Listen = exporter.Address{Network: "unix", Address: path}

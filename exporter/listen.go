@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/jumplead/jumplead/exporter/scratch"
 )
 
 // Address is where an exporter listens.
@@ -39,27 +41,32 @@ func (a Address) listen() (net.Listener, error) {
 	return ln, nil
 }
 
+// placeLimit is how long others may take to find out whether they can have a
+// socket's path, which is a moment.
+const placeLimit = 2 * time.Second
+
 // listenUnix takes a socket path over when nobody listens on it any more, and
-// leaves it to its owner when somebody does. The socket is for the exporter's
-// own user: who can open it can drive the harness.
+// leaves it to its owner when somebody does. The socket is for the exporter's own
+// user: who can open it can drive the harness. A lock makes that one step: of two
+// exporters that find the socket of one that was killed, the second would else
+// remove what the first has just made.
 func listenUnix(path string) (net.Listener, error) {
 	fail := func(err error) (net.Listener, error) { return nil, fmt.Errorf("listen on unix:%s: %w", path, err) }
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fail(err)
 	}
-	if fi, err := os.Lstat(path); err == nil {
-		if fi.Mode()&os.ModeSocket == 0 {
-			return fail(errors.New("the path exists and is no socket"))
-		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			c.Close()
-			return fail(fmt.Errorf("another program listens there: %w", syscall.EADDRINUSE))
-		} else if !errors.Is(err, syscall.ECONNREFUSED) {
-			return fail(err)
-		}
-		if err := os.Remove(path); err != nil {
-			return fail(err)
-		}
+	unlock, err := scratch.LockFile(path+".lock", placeLimit)
+	switch {
+	case errors.Is(err, scratch.ErrHeld):
+		return fail(fmt.Errorf("another exporter is about to: %w: %w", err, syscall.EADDRINUSE))
+	case errors.Is(err, errors.ErrUnsupported): // without it, starting two at once is at the user's own risk
+	case err != nil:
+		return fail(err)
+	default:
+		defer unlock()
+	}
+	if err := vacate(path); err != nil {
+		return fail(err)
 	}
 	umask.Lock()
 	old := setUmask(0o177)
@@ -73,6 +80,28 @@ func listenUnix(path string) (net.Listener, error) {
 		return fail(err)
 	}
 	return ln, nil
+}
+
+// vacate removes a socket that nobody listens on.
+func vacate(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return nil // what else it is will show when it is made
+	}
+	if fi.Mode()&os.ModeSocket == 0 {
+		return errors.New("the path exists and is no socket")
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		defer c.Close()
+		return fmt.Errorf("%s listens there: %w", listener(c), syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EAGAIN): // it has more to accept than it can remember
+		return fmt.Errorf("another program listens there: %w", syscall.EADDRINUSE)
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		return err
+	}
+	return os.Remove(path)
 }
 
 var umask sync.Mutex // the umask belongs to the process

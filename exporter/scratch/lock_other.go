@@ -12,6 +12,7 @@ import (
 // process has left stays there.
 func Lock(*os.File) error { return errors.ErrUnsupported }
 
+func openFile(string) (*os.File, error)   { return nil, errors.ErrUnsupported }
 func openFolder(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 func private(fs.FileInfo) bool            { return false }
 func inherit(*os.File)                    {}

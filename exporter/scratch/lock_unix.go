@@ -32,6 +32,11 @@ func Lock(f *os.File) error {
 	return errors.Join(err, locked)
 }
 
+// openFile opens a file of our own, which is no link to another.
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+}
+
 // openFolder opens a folder, and nothing else: a link to one is none.
 func openFolder(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)

@@ -14,10 +14,37 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ErrHeld says that somebody else holds a lock.
 var ErrHeld = errors.New("somebody else holds it")
+
+// LockFile locks a file for what must not be done twice at a time, and makes it if
+// it is not there. It waits for another holder, but not longer than a while: then it
+// fails with [ErrHeld]. Unlock removes the file. One that a crash has left means
+// nothing, as nobody holds it.
+func LockFile(path string, wait time.Duration) (unlock func(), err error) {
+	for late := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
+		f, err := openFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err = Lock(f); err == nil && same(f, path) { // and not one that its holder has removed meanwhile
+			return func() {
+				_ = os.Remove(path)
+				f.Close()
+			}, nil
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, ErrHeld) {
+			return nil, err
+		}
+		if time.Now().After(late) {
+			return nil, fmt.Errorf("lock %s: %w", path, ErrHeld)
+		}
+	}
+}
 
 // longest is how long the path of a folder's place may be: the name of a socket
 // has 107 bytes, of which the folder and the socket need some.
