@@ -221,8 +221,8 @@ func TestLocal(t *testing.T) {
 	}
 
 	got := jumplead(t.Context(), []string{"HOME=" + home}, "run", "--exporter", "bench", "--listen", "unix:"+socket)
-	if got.status != 1 || !strings.Contains(got.stderr, "another program listens there") {
-		t.Errorf("second exporter on the socket = %d, %q; want 1 and why", got.status, got.stderr)
+	if got.status != 1 || !strings.Contains(got.stderr, "listens there") {
+		t.Errorf("second exporter on the socket = %d, %q; want 1 and who has it", got.status, got.stderr)
 	}
 }
 
