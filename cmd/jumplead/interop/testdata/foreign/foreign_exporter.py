@@ -12,6 +12,7 @@ client is upstream's own idea of what an exporter must do.
     FOREIGN_OUTCOMES  the file that gets one JSON object a test
     FOREIGN_KEEP      how many exporters to keep for tests with the same
                       config; 0, the default, starts one for each serve()
+    FOREIGN_ONLY      a file with the names of the tests to run; all if not given
 
 Not every test can be asked of another exporter. A test that never serves
 anything, or whose driver exists only in the test, is skipped with a reason.
@@ -24,8 +25,10 @@ wide console without progress bars. The plugin supplies them.
 """
 
 import dataclasses
+import inspect
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -54,6 +57,7 @@ COMMAND = os.environ["FOREIGN_EXPORTER"]
 FORKED = bool(os.environ.get("FOREIGN_FORKED"))
 OUTCOMES = os.environ["FOREIGN_OUTCOMES"]
 KEEP = int(os.environ.get("FOREIGN_KEEP", "0"))
+ONLY = os.environ.get("FOREIGN_ONLY")
 
 NEVER_SERVES = "asks nothing of an exporter"
 OWN_DRIVER = "brings a Python driver of its own"
@@ -319,7 +323,7 @@ def serves(item):
             return True
         code = []
     else:
-        code = [item.function.__code__]
+        code = [inspect.unwrap(item.function).__code__]
     for definitions in item._fixtureinfo.name2fixturedefs.values():
         code += [d.func.__code__ for d in definitions if d.func.__module__.startswith("jumpstarter")]
     return any(SERVERS & names(c) for c in code)
@@ -333,6 +337,11 @@ def pytest_collection_modifyitems(items):
         _, _, file = str(item.path).rpartition("/site-packages/")
         _, _, test = item.nodeid.partition("::")
         TESTS[item.nodeid] = f"{file}::{test}"
+    if ONLY:
+        with open(ONLY, encoding="utf-8") as f:
+            wanted = set(f.read().splitlines())
+        items[:] = [item for item in items if TESTS[item.nodeid] in wanted]
+    for item in items:
         if not serves(item):
             item.add_marker(pytest.mark.skip(reason=NEVER_SERVES))
 
@@ -349,6 +358,13 @@ def pytest_runtest_protocol(item):
 
 
 RESULTS = {}
+
+
+def pytest_collectreport(report):
+    if report.failed:  # a file that wants a package or data that wheels lack
+        text = str(report.longrepr)
+        file = re.search(r"/site-packages/(jumpstarter_\S+?\.py)", text)
+        RESULTS[file.group(1) if file else report.nodeid] = ("absent", text.strip().splitlines()[-1].removeprefix("E").strip())
 
 
 def pytest_runtest_logreport(report):
