@@ -8,7 +8,8 @@
 //
 //  1. the listener is taken: an address that is in use is an error before any
 //     hardware is touched;
-//  2. the drivers are opened, children first;
+//  2. the drivers are opened, children first; those in other processes, which may
+//     take long to start, beside the rest, and a client's first report waits for them;
 //  3. clients are served, while the beforeLease hook runs if there is one; then
 //     the status becomes LEASE_READY;
 //  4. when the context is done, the afterLease hook runs, and clients can see what

@@ -382,7 +382,7 @@ class Call:
         )
         seconds = opening.get("seconds")
         self.deadline = time.monotonic() + seconds if seconds else None
-        self.task = None
+        self.task, self.logger = None, logging.getLogger("jumpstarter")
         self.over = self.cut = False  # the status was sent; nobody waits for it
         self.headed = False
         self.status, self.text, self.trailer = grpc.StatusCode.OK, "", ()
@@ -501,7 +501,7 @@ class Call:
             self.end(grpc.StatusCode.UNKNOWN)
         except BaseException as e:  # SystemExit, too: it is the driver's, not the others'
             if not self.over:
-                logging.getLogger("jumpstarter").error("%s failed: %s", self.method, describe(e))
+                self.logger.error("%s failed: %s", self.method, describe(e))
             self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(e)}: {e}")
 
     async def unary(self, data):
@@ -523,7 +523,9 @@ class Call:
 
     async def stream(self):
         request = StreamRequestMetadata(**dict(self.metadata)).request
-        async with self.wire.session[request.uuid].Stream(request, self) as far:
+        driver = self.wire.session[request.uuid]
+        self.logger = getattr(driver, "logger", self.logger)
+        async with driver.Stream(request, self) as far:
             metadata = {}
             with suppress(TypedAttributeLookupError):
                 metadata = far.extra(MetadataStreamAttributes.metadata)

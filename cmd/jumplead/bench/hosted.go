@@ -49,7 +49,7 @@ func (b *bench) hosted(ctx context.Context) error {
 	}
 	b.below("call on a hosted driver, stock client, against Python", m[0], m[1], 1.3, "s")
 	b.aside("call through a bare forwarder to Python, stock client, against Python", m[2], m[1], "s")
-	const total, chunk = 32 << 20, 64 << 10
+	const total, chunk = 64 << 20, 64 << 10
 	for _, op := range []string{"up", "down"} {
 		tunnel := func(e *exporter) func() (float64, error) {
 			return func() (float64, error) {
