@@ -122,7 +122,7 @@ func (p *program) demo(ctx context.Context, f demoFlags, at exporter.Address) (e
 	if err := os.WriteFile(path, []byte(fillIn(dir, p.Executable, d.TCP())), 0o600); err != nil {
 		return err
 	}
-	r := runFlags{path: path, passphrase: f.passphrase, insecure: true}
+	r := runFlags{configFile: configFile{path: path}, passphrase: f.passphrase, insecure: true}
 	if f.tour {
 		return p.tour(ctx, r, dir)
 	}

@@ -55,7 +55,7 @@ func (r *reloader) serve(ctx context.Context, asked <-chan os.Signal, to chan<- 
 // know at a glance if it was not done in full.
 func (r *reloader) reload(ctx context.Context, to chan<- exporter.Reload) string {
 	const refused = "; the config has mistakes, and was not reloaded"
-	cfg, problems, err := r.p.load(r.f)
+	cfg, problems, err := r.p.load(r.f.configFile)
 	if err == nil {
 		err = problems.Err()
 	}

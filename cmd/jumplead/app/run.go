@@ -24,7 +24,7 @@ import (
 // runFlags are the flags of run. Names and meaning are those of upstream's
 // jmp run, so that a unit file needs only another program name; listen is ours.
 type runFlags struct {
-	alias, path    string
+	configFile
 	listener       string
 	insecure       bool
 	cert, key      string
@@ -38,8 +38,7 @@ type runFlags struct {
 func run(ctx context.Context, p *program, args []string) error {
 	var f runFlags
 	fs := p.flags("run")
-	fs.StringVar(&f.alias, "exporter", "", "`ALIAS` of the exporter's config")
-	fs.StringVar(&f.path, "exporter-config", "", "`PATH` of the exporter's config")
+	f.declare(fs)
 	fs.StringVar(&f.listener, "tls-grpc-listener", "", "serve clients directly on `[HOST:]PORT`; the host is 0.0.0.0 when it is left out")
 	fs.BoolVar(&f.insecure, "tls-grpc-insecure", false, "with --tls-grpc-listener: no TLS; whoever reaches the port drives the harness")
 	fs.StringVar(&f.cert, "tls-cert", "", "server certificate, a PEM `FILE`")
@@ -79,9 +78,9 @@ func printFlags(w io.Writer, fs *flag.FlagSet) {
 // check finds combinations of flags that make no sense, and where to listen.
 func (f runFlags) check() (at exporter.Address, err error) {
 	switch {
-	case f.alias == "" && f.path == "":
+	case !f.given():
 		return at, usage("run: one of --exporter, --exporter-config should be specified")
-	case f.alias != "" && f.path != "":
+	case f.ambiguous():
 		return at, usage("run: only one of --exporter, --exporter-config should be specified")
 	case f.passphrase != "" && f.passphraseFile != "":
 		return at, usage("run: --passphrase and --passphrase-file exclude each other")
@@ -161,7 +160,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		}
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
-	cfg, problems, err := p.load(f)
+	cfg, problems, err := p.load(f.configFile)
 	if err != nil {
 		return err
 	}
@@ -236,11 +235,23 @@ func signals(ctx context.Context) (_ context.Context, now <-chan struct{}, stop 
 	}
 }
 
-func (p *program) load(f runFlags) (*config.Config, driver.Problems, error) {
-	path := f.path
-	if f.alias != "" {
+// configFile is where an exporter's config is.
+type configFile struct{ alias, path string }
+
+// declare declares the flags that say so.
+func (s *configFile) declare(fs *flag.FlagSet) {
+	fs.StringVar(&s.alias, "exporter", "", "run the exporter of the config called `ALIAS`")
+	fs.StringVar(&s.path, "exporter-config", "", "run the exporter of the config in `PATH`")
+}
+
+func (s configFile) given() bool     { return s.alias != "" || s.path != "" }
+func (s configFile) ambiguous() bool { return s.alias != "" && s.path != "" }
+
+func (p *program) load(s configFile) (*config.Config, driver.Problems, error) {
+	path := s.path
+	if s.alias != "" {
 		var err error
-		if path, err = config.Find(f.alias, p.getenv); err != nil {
+		if path, err = config.Find(s.alias, p.getenv); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -28,18 +28,17 @@ import (
 
 // shellFlags are the flags of shell, by upstream's names.
 type shellFlags struct {
-	alias, path string
-	address     string
-	insecure    bool
-	passphrase  string
-	logs        bool
+	configFile
+	address    string
+	insecure   bool
+	passphrase string
+	logs       bool
 }
 
 func shell(ctx context.Context, p *program, args []string) error {
 	var f shellFlags
 	fs := p.flags("shell")
-	fs.StringVar(&f.alias, "exporter", "", "run the exporter of the config called `ALIAS` for as long as the shell")
-	fs.StringVar(&f.path, "exporter-config", "", "run the exporter of the config in `PATH` for as long as the shell")
+	f.declare(fs)
 	fs.StringVar(&f.address, "tls-grpc", "", "connect to the exporter at `HOST:PORT`")
 	fs.BoolVar(&f.insecure, "tls-grpc-insecure", false, "with --tls-grpc: no TLS")
 	fs.StringVar(&f.passphrase, "passphrase", "", "with --tls-grpc: the `TEXT` that the exporter asks for")
@@ -53,11 +52,11 @@ func shell(ctx context.Context, p *program, args []string) error {
 		p.log.level = slog.LevelWarn // of an exporter in here
 	}
 	switch {
-	case f.address == "" && f.alias == "" && f.path == "":
+	case f.address == "" && !f.given():
 		return usage("shell: specify one of: --exporter / --exporter-config, or --tls-grpc HOST:PORT")
-	case f.alias != "" && f.path != "":
+	case f.ambiguous():
 		return usage("shell: only one of --exporter, --exporter-config should be specified")
-	case f.address != "" && (f.alias != "" || f.path != ""):
+	case f.address != "" && f.given():
 		return usage("shell: --tls-grpc and --exporter / --exporter-config exclude each other")
 	case f.address == "" && (f.insecure || f.passphrase != ""):
 		return usage("shell: --tls-grpc-insecure and --passphrase require --tls-grpc")
@@ -201,7 +200,7 @@ func (p *program) follow(ctx context.Context, c *client.Client, all bool) {
 // local runs an exporter on a socket of the shell's own.
 func (p *program) local(ctx context.Context, f shellFlags, s *shellEnv, interactive bool) (end func(), err error) {
 	handler := p.log.handler(p.Stderr, true, false) // for people
-	cfg, problems, err := p.load(runFlags{alias: f.alias, path: f.path})
+	cfg, problems, err := p.load(f.configFile)
 	if err != nil {
 		return nil, err
 	}
