@@ -59,11 +59,11 @@ func (f *flood) ReadEdges(buf []hw.Edge) (int, error) {
 // edges, and is told how many it has missed when it reads on.
 func TestSlowReader(t *testing.T) {
 	drivertest.NoLeaks(t)
-	const total = 1 << 18
+	const total = 1 << 16
 	line := &flood{edges: total, begin: make(chan struct{}), over: make(chan struct{}), closed: make(chan struct{})}
 	c := serve(t, hw.Host{GPIO: line}, node{"in", gpiod.Input, "line: 1"})
 	in := gpio.NewInput(find(t, c, "in"))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	told, lost := 0, 0
 	var last float64
