@@ -87,8 +87,11 @@ func (c *confinement) become(path string, argv []string) error {
 func report(err error) string {
 	var p *fs.PathError
 	var n syscall.Errno
-	if errors.As(err, &p) && errors.As(p.Err, &n) {
+	switch {
+	case errors.As(err, &n) && errors.As(err, &p):
 		return fmt.Sprintf("%d\x00%s\x00%s", n, p.Op, p.Path)
+	case errors.As(err, &p):
+		err = fmt.Errorf("%s: %w", p.Path, p.Err)
 	}
 	return fmt.Sprintf("0\x00limits\x00%v", err)
 }
@@ -172,22 +175,25 @@ func (c *confinement) landlock() error {
 		return &fs.PathError{Op: "limits", Path: "Landlock", Err: errno}
 	}
 	defer unix.Close(int(rules))
+	open := openable(c.Write)
 	for _, list := range []struct {
 		paths  []string
+		open   func(string) (int, error)
 		rights uint64
 		must   bool
 	}{
-		{systemFiles(), mayRead, false}, {systemDevices, mayWrite, false}, {c.Read, mayRead, true}, {c.Write, mayWrite, true},
+		{systemFiles(), openPath, mayRead, false}, {systemDevices, openPath, mayWrite, false},
+		{c.Read, open, mayRead, true}, {c.Write, open, mayWrite, true},
 	} {
 		for _, path := range list.paths {
-			err := allow(int(rules), path, list.rights&rights)
+			err := allow(int(rules), path, list.open, list.rights&rights)
 			if err != nil && (list.must || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)) {
 				return &fs.PathError{Op: "limits", Path: path, Err: err}
 			}
 		}
 	}
 	// A program that may list a folder need not see what is in its files.
-	if err := allow(int(rules), "/etc", unix.LANDLOCK_ACCESS_FS_READ_DIR); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := allow(int(rules), "/etc", openPath, unix.LANDLOCK_ACCESS_FS_READ_DIR); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return &fs.PathError{Op: "limits", Path: "/etc", Err: err}
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, rules, 0, 0); errno != 0 {
@@ -197,8 +203,8 @@ func (c *confinement) landlock() error {
 }
 
 // allow gives rights to a file, or to a folder and all below it.
-func allow(rules int, path string, rights uint64) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+func allow(rules int, path string, open func(string) (int, error), rights uint64) error {
+	fd, err := open(path)
 	if err != nil {
 		return err
 	}
@@ -216,6 +222,82 @@ func allow(rules int, path string, rights uint64) error {
 		return errno
 	}
 	return nil
+}
+
+func openPath(path string) (int, error) { return unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0) }
+
+// errLedOut is why a path is not put within reach.
+var errLedOut = errors.New("it leads out of the folders that may be written, by a symbolic link in them: name the place that is meant")
+
+// openable opens paths that are to be within reach, beside others that may be
+// written. In the latter, an earlier run may have put a symbolic link into the place
+// of a folder, so that this one would get what the link leads to: links there are
+// followed only to where everything may be written anyway.
+func openable(written []string) func(path string) (int, error) {
+	var all, good []string // where written leads; where it leads whatever is done there
+	in := func(list []string, path string) bool {
+		return slices.ContainsFunc(list, func(dir string) bool {
+			return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+		})
+	}
+	linked := func(folders []string) bool {
+		return slices.ContainsFunc(folders, func(f string) bool { return in(all, f) })
+	}
+	for _, path := range written {
+		if real, _, err := follow(path); err == nil {
+			all = append(all, real)
+		}
+	}
+	for _, path := range written {
+		if real, folders, err := follow(path); err == nil && !linked(folders) {
+			good = append(good, real)
+		}
+	}
+	return func(path string) (int, error) {
+		real, folders, err := follow(path)
+		switch linked := linked(folders); {
+		case linked && (err != nil || !in(good, real)):
+			return -1, errLedOut
+		case linked || err == nil && in(all, filepath.Dir(real)): // nor does one that is put there this moment
+			return unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		}
+		return openPath(path)
+	}
+}
+
+// maxLinks is how many symbolic links the kernel follows in a path.
+const maxLinks = 40
+
+// follow finds the place that a path leads to, and the folders of the symbolic links
+// on the way there.
+func follow(path string) (real string, folders []string, err error) {
+	real = "/"
+	for rest := strings.Split(path, "/"); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == ".." {
+			real = filepath.Dir(real)
+		}
+		if name == "" || name == "." || name == ".." {
+			continue
+		}
+		next := filepath.Join(real, name)
+		switch to, err := os.Readlink(next); {
+		case errors.Is(err, unix.EINVAL): // it is no link
+			real = next
+		case err != nil:
+			return "", folders, err
+		case len(folders) == maxLinks:
+			return "", folders, unix.ELOOP
+		default:
+			folders = append(folders, real)
+			if filepath.IsAbs(to) {
+				real = "/"
+			}
+			rest = append(strings.Split(to, "/"), rest...)
+		}
+	}
+	return real, folders, nil
 }
 
 // systemDevices are those that every program may use.

@@ -352,6 +352,62 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A program that may write somewhere puts links there, which the next one with the
+// same limits meets.
+func TestLinkedFiles(t *testing.T) {
+	needLandlock(t)
+	for _, c := range []struct {
+		does        string // within work, where inner is
+		read, write []string
+		ok          bool   // the next program is started
+		fails       string // why not
+	}{
+		{`true`, []string{"work/inner"}, []string{"work"}, true, ""},
+		{`true`, nil, []string{"work", "work/inner"}, true, ""},
+		{`rm -r inner && mkdir new && ln -s new inner`, []string{"work/inner"}, []string{"work"}, true, ""},
+		{`rm -r inner && ln -s ../other inner`, []string{"work/inner"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s ../other inner`, nil, []string{"work", "work/inner"}, false, "it leads out of"},
+		{`rm -r inner && ln -s ../other inner`, nil, []string{"work/inner", "work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s / inner`, []string{"work/inner"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s ../../../../../../../.. inner`, nil, []string{"work", "work/inner"}, false, "it leads out of"},
+		{`rm -r inner && ln -s ../other inner`, []string{"alias/inner"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s ../other inner`, []string{"work/inner"}, []string{"alias"}, false, "it leads out of"},
+		{`rm -r inner && ln -s .. inner`, []string{"work/inner/other"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s /proc/self/root inner`, []string{"work/inner"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner && ln -s inner inner`, []string{"work/inner"}, []string{"work"}, false, "it leads out of"},
+		{`rm -r inner`, []string{"work/inner"}, []string{"work"}, false, "no such file"},
+		{`true`, []string{"work/inner"}, []string{"alias", "link"}, true, ""}, // links of the harness's own
+	} {
+		dir := t.TempDir()
+		if _, err := limited(t, hw.Limits{OpenFiles: 64}, bash(`cd "$1" && mkdir -p work/inner/other other && echo secret > other/file && ln -s work alias && ln -s other link`, dir)); err != nil {
+			t.Fatal(err)
+		}
+		paths := func(names []string) (list []hw.Path) {
+			for _, name := range names {
+				list = append(list, hw.Path(filepath.Join(dir, name)))
+			}
+			return list
+		}
+		l := hw.Limits{Read: paths(c.read), Write: paths(c.write)}
+		work := func(script string) (ran, error) {
+			cmd := bash(script)
+			cmd.Dir = filepath.Join(dir, "work")
+			return limited(t, l, cmd)
+		}
+		if r, err := work(c.does); err != nil || r.code != 0 {
+			t.Fatalf("%s = %d, %q, %v; want it done", c.does, r.code, r.err, err)
+		}
+		r, err := work("cat ../other/file")
+		reads := slices.Contains(c.write, "link")
+		switch {
+		case c.ok && (err != nil || (r.code == 0) != reads):
+			t.Errorf("%s: reading what is out of reach with %v = %q, %v; want it to succeed: %t", c.does, &l, r.out, err, reads)
+		case !c.ok && (err == nil || !strings.Contains(err.Error(), c.fails)):
+			t.Errorf("%s: the next program with %v = %+v, %v; want it not started: %s", c.does, &l, r, err, c.fails)
+		}
+	}
+}
+
 // Tokens are in Jumpstarter's configs.
 func TestSystemFiles(t *testing.T) {
 	list := systemFiles()

@@ -45,13 +45,18 @@
 //   - CPU time, open files and the size of files are resource limits of each process
 //     in any case. After its CPU time a process gets SIGXCPU, and SIGKILL after one
 //     second more. A process of root's may lift resource limits again.
+//   - Control groups are kept by files: a program that runs as the exporter does, or
+//     as root, and has all files within reach may put itself into another group. What
+//     means to get away is held by groups together with Landlock, under which they
+//     can only be read, or where it runs as another user.
 //   - Landlock keeps files out of reach. Linux has it since 5.13, where it was not
 //     left out. Since 6.2 it also keeps files from being cut off by truncate, since
 //     6.12 the program from sending signals to those that are not confined with it.
 //     The program may read the system's own folders and /etc but for Jumpstarter's
 //     configs, and use the plain devices, such as /dev/null. What is open already,
 //     such as standard output, stays usable; a Unix socket that has a path can be
-//     connected to. It cannot gain privileges, nor look into other processes;
+//     connected to. Symbolic links that it makes where it may write do not take its
+//     next run further: that is refused. It cannot gain privileges, nor look into other processes;
 //     but one of root's reads their environment on Linux 6.14 and newer.
 //   - No new privileges: programs with set-user-ID or file capabilities run without
 //     these.
