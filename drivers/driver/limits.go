@@ -52,7 +52,10 @@ func (n *Node) Limits() (l *Limits, user string) {
 	if n.Spec == nil || !n.Spec.Limited {
 		return nil, ""
 	}
-	return n.decl.Limits, n.decl.Hosting.User
+	if n.hosted() {
+		user = n.decl.Hosting.User
+	}
+	return n.decl.Limits, user
 }
 
 // LimitsPos is where the node's limits were said last.

@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -73,18 +74,50 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Who only changes limits changes the node.
+// Only what is hosted runs as another user.
+func TestLimitsUser(t *testing.T) {
+	spec := driver.Define(driver.Spec{Type: "scripts", Limited: true}, func(context.Context, *driver.Env, struct{}) (driver.Driver, error) {
+		return driver.Driver{}, nil
+	})
+	l, nobody := &driver.Limits{Processes: 5}, driver.Hosting{User: "nobody"}
+	root := driver.Decl{Limits: l, Hosting: nobody, Children: []driver.Decl{
+		{Name: "a", Type: "scripts", Limits: l, Hosting: nobody}, {Name: "far", Type: "theirs", Limits: l, Hosting: nobody}}}
+	far := func(root *driver.Decl, _ map[string]*driver.Spec) (map[*driver.Decl]driver.Spec, driver.Problems) {
+		return map[*driver.Decl]driver.Spec{&root.Children[1]: driver.Mount(driver.Spec{Type: "theirs", Limited: true}, nil)}, nil
+	}
+	tree, problems := driver.Plan(root, driver.Options{Specs: []driver.Spec{group, spec}, Mounts: far})
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, n := range tree.Nodes() {
+		if l, user := n.Limits(); l != nil {
+			got[n.Path] = user
+		}
+	}
+	if want := map[string]string{"a": "", "far": "nobody"}; !maps.Equal(got, want) {
+		t.Errorf("users = %q; want %q", got, want)
+	}
+}
+
+// Who only changes limits changes the nodes that start programs, and no others.
 func TestReloadLimits(t *testing.T) {
-	opened := 0
+	opened, relays := 0, 0
+	relay := driver.Define(driver.Spec{Type: "relay"}, func(context.Context, *driver.Env, struct{}) (driver.Driver, error) {
+		relays++
+		return driver.Driver{}, nil
+	})
 	spec := driver.Define(driver.Spec{Type: "scripts", Limited: true}, func(context.Context, *driver.Env, struct{}) (driver.Driver, error) {
 		opened++
 		return driver.Driver{}, nil
 	})
 	decl := func(files int) driver.Decl {
 		l := &driver.Limits{OpenFiles: files, Read: []driver.Path{"/srv"}}
-		return driver.Decl{Limits: l, Children: []driver.Decl{{Name: "a", Type: "scripts", Limits: l}}}
+		h := driver.Hosting{Python: fmt.Sprint("python", files), User: fmt.Sprint("user", files)}
+		return driver.Decl{Limits: l, Hosting: h, Children: []driver.Decl{{Name: "a", Type: "scripts", Limits: l, Hosting: h},
+			{Name: "b", Type: "relay", Limits: l, Hosting: h}}}
 	}
-	tree, problems := driver.Plan(decl(16), driver.Options{Specs: []driver.Spec{group, spec}})
+	tree, problems := driver.Plan(decl(16), driver.Options{Specs: []driver.Spec{group, spec, relay}})
 	if err := problems.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +132,9 @@ func TestReloadLimits(t *testing.T) {
 		if tree = next; opened != c.opened {
 			t.Errorf("with open_files %d the driver was opened %d times; want %d", c.files, opened, c.opened)
 		}
+	}
+	if relays != 1 {
+		t.Errorf("the driver without limits was opened %d times; want 1", relays)
 	}
 	if err := tree.Close(); err != nil {
 		t.Errorf("Close() = %v; want nil", err)

@@ -90,6 +90,10 @@ type Hosting struct {
 // nil.
 func (n *Node) Mount() *Node { return n.Resolve().mount }
 
+// hosted reports whether the node's driver is one that [Mount] made: its program is
+// started as its Hosting says.
+func (n *Node) hosted() bool { return n.mount != nil && n.mount.Spec.config == nil }
+
 // Mounted is the other side of a node that is mounted.
 func (n *Node) Mounted(ctx context.Context) (Mounted, error) {
 	m := n.Mount()

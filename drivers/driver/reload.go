@@ -86,11 +86,11 @@ func (r *reload) plan(t *Tree, root Decl) (*Tree, Reloaded, Problems) {
 			continue
 		}
 		names := strings.Split(key, "\x00")
-		if n.decl.equal(find(&decls, names)) {
+		if n.declared(find(&decls, names)) {
 			continue
 		}
 		done.Busy = append(done.Busy, n.Path)
-		if decls = graft(decls, names, *n.decl); !n.decl.equal(find(&decls, names)) {
+		if decls = graft(decls, names, *n.decl); !n.declared(find(&decls, names)) {
 			return nil, done, Problems{{Pos: root.Pos, Node: n.Path,
 				Text: fmt.Sprintf("%s: it is in use, and the configuration has no group any more where it can stay: reload again when it is free", n.Path)}}
 		}
@@ -327,8 +327,28 @@ func (n *Node) serving(yield func(*Node) bool) bool {
 // key is the node's path in a form that names cannot forge.
 func (n *Node) key() string { return strings.Join(n.names(), "\x00") }
 
-// same reports whether two units are declared alike.
-func (n *Node) same(o *Node) bool { return n.UUID == o.UUID && n.decl.equal(o.decl) }
+// same reports whether two units are declared alike, and run by the same.
+func (n *Node) same(o *Node) bool {
+	return n.UUID == o.UUID && n.hosted() == o.hosted() && o.declared(n.decl)
+}
+
+// declared reports whether a declaration says of a unit what its own says. How
+// programs are run is nothing to drivers that start none: a relay does not fall off
+// for it.
+func (n *Node) declared(d *Decl) bool { return n.decl.equal(d) && n.runs(d) }
+
+func (n *Node) runs(d *Decl) bool {
+	if n.decl.Hosting.Wanted != d.Hosting.Wanted || n.hosted() && n.decl.Hosting != d.Hosting ||
+		n.Spec.Limited && !reflect.DeepEqual(n.decl.Limits, d.Limits) {
+		return false
+	}
+	for _, c := range n.Children {
+		if other := find(d, []string{c.Name}); other == nil || !c.runs(other) {
+			return false
+		}
+	}
+	return true
+}
 
 // pair matches the nodes of two units that are declared alike.
 func pair(kept map[*Node]*Node, n, o *Node) {
@@ -338,10 +358,11 @@ func pair(kept map[*Node]*Node, n, o *Node) {
 	}
 }
 
-// equal reports whether two declarations say the same, wherever they stand.
+// equal reports whether two declarations say the same, wherever they stand, but for
+// how programs are run.
 func (d *Decl) equal(o *Decl) bool {
 	return o != nil && d.Name == o.Name && d.Type == o.Type && d.Ref == o.Ref && d.Description == o.Description &&
-		d.Hosting == o.Hosting && reflect.DeepEqual(d.Limits, o.Limits) && maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
+		maps.Equal(d.Methods, o.Methods) && alike(d.Config, o.Config) &&
 		slices.EqualFunc(d.Children, o.Children, func(a, b Decl) bool { return a.equal(&b) })
 }
 
