@@ -50,7 +50,8 @@ x-jumplead:
 // A hosting is a jumplead that hosts drivers.
 type hosting struct {
 	*process
-	c *client.Client
+	c       *client.Client
+	address string
 }
 
 func hostedEnvironment(t *testing.T, more ...string) []string {
@@ -89,7 +90,7 @@ func host(t *testing.T, config string) *hosting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &hosting{p, c}
+	return &hosting{p, c, address}
 }
 
 func (h *hosting) find(t *testing.T, path string) *client.Node {
