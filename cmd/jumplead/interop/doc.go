@@ -23,6 +23,10 @@
 //     testdata/foreign/foreign_exporter.py writes the driver objects of each
 //     test into an exporter config and starts the exporter under test where
 //     the test expected an exporter in its own process;
+//   - the driver packages of the release, all that can be had as wheels, where
+//     jumplead hosts them: testdata/packages/packages.yaml says of each what is made
+//     and called, and with what in place of its hardware. Their own tests are run in
+//     the same way as the client's;
 //   - the process itself: signals, exit statuses, a port that is taken;
 //   - one large image, and the memory that it costs jumplead: 1 GiB, or as many
 //     as the environment variable JUMPLEAD_LARGE_GIB says. 3 are worth a try now
