@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/hook"
@@ -140,7 +141,7 @@ func (r *reader) limits(d *driver.Decl, at string, n *yaml.Node) {
 		l = *d.Limits
 	}
 	for _, p := range driver.DecodeConfig(n, &l, r.pos(n), false) {
-		p.Text = at + ".limits: " + p.Text
+		p.Text = at + ".limits: " + strings.TrimPrefix(p.Text, "config: ") // as a driver's mapping is called
 		r.note(p)
 	}
 	d.Limits = &l

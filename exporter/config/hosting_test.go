@@ -92,7 +92,7 @@ func TestLimits(t *testing.T) {
 			`f:15:12: x-jumplead.limits: write: wants a list, got "/tmp"`,
 		}},
 		{"hooks without hooks", "x-jumplead: {hooks: {limits: {open_files: 99}}}\n", nil, []string{`f:5:30: warning: x-jumplead.hooks.limits: there are no hooks`}},
-		{"no mapping", "x-jumplead: {nodes: {dut.shell: {limits: 5}}}\n", nil, []string{`f:5:42: x-jumplead.nodes.dut.shell.limits: config: wants a mapping, got 5`}},
+		{"no mapping", "x-jumplead: {nodes: {dut.shell: {limits: 5}}}\n", nil, []string{`f:5:42: x-jumplead.nodes.dut.shell.limits: wants a mapping, got 5`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, problems := Parse("f", []byte(head+c.text), func(string) string { return "" })
