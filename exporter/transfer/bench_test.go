@@ -14,13 +14,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -488,8 +486,7 @@ func beExporter(dir, limit string) error {
 	if n, err := strconv.ParseUint(limit, 10, 64); err != nil {
 		return err
 	} else if n > 0 {
-		signal.Ignore(syscall.SIGXFSZ) // a write fails instead
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+		if err := limitFiles(n); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/jumplead/jumplead/drivers/driver"
@@ -96,41 +95,6 @@ func TestAddress(t *testing.T) {
 	got, err := c.Address(t.Context())
 	if driver.Classify(err) != driver.Invalid || !strings.Contains(fmt.Sprint(err), "enable_address mode is not true in the exporter configuration") {
 		t.Errorf("Address() when it is disabled = %q, %v; want an ArgError that names enable_address", got, err)
-	}
-}
-
-// What the socket is like matters to those who type, to those whose device
-// loses its power, and to the pump, which knows faster ways for a real socket.
-func TestSocket(t *testing.T) {
-	ln := networktest.Listen(t, "tcp", "127.0.0.1:0")
-	networktest.Serve(t, ln, networktest.Echo)
-	c, err := open(t, config(t, ln.Addr())).Connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	conn, ok := c.(*net.TCPConn)
-	if !ok {
-		t.Fatalf("Connect() = %T; want *net.TCPConn", c)
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range []struct {
-		name              string
-		level, opt, least int
-	}{
-		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
-		{"SO_KEEPALIVE", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
-	} {
-		var got int
-		if err := raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), o.level, o.opt) }); err != nil {
-			t.Fatal(err)
-		}
-		if err != nil || got < o.least {
-			t.Errorf("%s = %d, %v; want %d", o.name, got, err, o.least)
-		}
 	}
 }
 

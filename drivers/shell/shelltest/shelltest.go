@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package shelltest is the conformance suite of the shell contract. The same
 // suite serves a backend, its in-process round trip and a client behind a wire.
 // The scripts run under bash, on the machine that the test runs on: the suite
