@@ -35,7 +35,7 @@ const (
 type options struct {
 	Accel   string // "kvm" or "tcg"
 	Image   string // the kernel
-	Initrd  string
+	Initrd  *os.File
 	Memory  string   // as QEMU takes it
 	Forward []string // HOSTPORT:GUESTPORT
 	Console io.Writer
@@ -71,7 +71,7 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	}
 	syscall.SetNonblock(pair[0], true) // for Go's poller, so that Close ends a Read
 	ours, theirs := os.NewFile(uintptr(pair[0]), "guest"), os.NewFile(uintptr(pair[1]), "host")
-	const theirFD = 3 // the first of ExtraFiles
+	const theirFD, initrdFD = 3, 4 // as ExtraFiles has them
 	// QEMU 7.2 that emulates several processors at once lets one run code that another has just patched: once in some
 	// dozens of boots Linux, which patches itself, dies of it ("Oops: int3"). One is also faster on a busy machine.
 	processors, patience := "1", bootTime
@@ -82,8 +82,9 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-M", "pc", "-cpu", "max", "-smp", processors, "-m", o.Memory, "-accel", o.Accel,
-		"-kernel", o.Image, "-initrd", o.Initrd,
-		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on " + o.Append,
+		"-kernel", o.Image, "-initrd", fmt.Sprint("/dev/fd/", initrdFD),
+		// On a busy host a kernel may well take the processor's own clock for one that is several times slower or faster.
+		"-append", "console=ttyS0 quiet panic=-1 clocksource=hpet no_timer_check random.trust_cpu=on " + o.Append,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-serial", "null", // a port for tests to play with: ttyS1
 		"-device", "virtio-serial-pci",
@@ -107,7 +108,7 @@ func boot(ctx context.Context, o options) (*machine, error) {
 	m := &machine{conn: guest.NewConn(ours), console: &tail{to: o.Console, panicked: make(chan struct{})}, silence: cmp.Or(o.Silence, silence), wire: ours, frames: make(chan frame), ended: make(chan struct{})}
 	m.cmd = exec.Command(qemu, args...)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
-	m.cmd.ExtraFiles = []*os.File{theirs}
+	m.cmd.ExtraFiles = []*os.File{theirs, o.Initrd}
 	// Ctrl-C is for us to pass on. A guest that hangs must not outlive us, however we end.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

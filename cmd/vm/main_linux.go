@@ -203,7 +203,7 @@ func (s *setup) boot(ctx context.Context) (*machine, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer os.Remove(initrd)
+	defer initrd.Close()
 	o := s.test
 	o.Image, o.Initrd, o.Memory = k.Image, initrd, s.memory
 	if s.forward != "" {
@@ -319,11 +319,11 @@ func (s *setup) kernel(ctx context.Context) (*kernel.Kernel, error) {
 }
 
 // initramfs makes the guest's first file system: this program, the modules, and
-// their order. It returns the name of a file, and what is not to be had.
-func (s *setup) initramfs(k *kernel.Kernel) (name string, missing []string, err error) {
+// their order. It returns a file without a name, which nobody has to remove, and what is not to be had.
+func (s *setup) initramfs(k *kernel.Kernel) (f *os.File, missing []string, err error) {
 	init, err := static(s.init)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	wanted := slices.Clone(base)
 	for _, g := range gives {
@@ -331,7 +331,7 @@ func (s *setup) initramfs(k *kernel.Kernel) (name string, missing []string, err 
 	}
 	load, missing, err := k.Load(wanted)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	a := &archive{}
 	a.addConsole()
@@ -343,12 +343,15 @@ func (s *setup) initramfs(k *kernel.Kernel) (name string, missing []string, err 
 		fmt.Fprintln(&order, m.Name, m.Params)
 	}
 	a.add(strings.TrimPrefix(guest.Order, "/"), modeFile, []byte(order.String()))
-	f, err := os.CreateTemp("", "vm-initramfs-*")
-	if err != nil {
-		return "", nil, err
+	if f, err = os.CreateTemp("", "vm-initramfs-*"); err != nil {
+		return nil, nil, err
 	}
 	_, err = f.Write(a.close())
-	return f.Name(), missing, errors.Join(err, f.Close())
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, missing, nil
 }
 
 // static reads the guest's first program, which is alone there: that at path, or this one.
