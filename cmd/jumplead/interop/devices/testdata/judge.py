@@ -317,7 +317,7 @@ def terminal(j, *argv):
 @case("console/j start-console")
 def _(j):
     with terminal(j, "j", "console", "start-console") as (process, console):
-        console.expect("exit with CTRL.B x 3 times")
+        console.expect("exit with CTRL.B x 3 times", timeout=110)  # it takes Python seconds to start
 
         def open():
             console.send("anybody?")
