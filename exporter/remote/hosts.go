@@ -68,12 +68,13 @@ func isUpstream(typ string) bool {
 func (h *Hosts) Mounts(root *driver.Decl, known map[string]*driver.Spec) (map[*driver.Decl]driver.Spec, driver.Problems) {
 	s := &survey{Hosts: h, known: known, tops: map[*driver.Decl]bool{}, specs: map[*driver.Decl]driver.Spec{}}
 	s.find(root, nil)
-	if len(s.tops) == 0 {
-		return nil, nil
-	}
 	s.follow(root)
+	s.settings(root, nil, root.Hosting)
+	if len(s.tops) == 0 {
+		return nil, s.problems
+	}
 	s.root = root
-	s.describe(root, nil, false)
+	s.describe(root, nil, nil)
 	return s.specs, s.problems
 }
 
@@ -192,10 +193,57 @@ func (s *survey) reach(d *driver.Decl, names []string) {
 	}
 }
 
-// describe makes the specs of what is hosted.
-func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
-	top := s.tops[d] && !hosted
-	if hosted = hosted || top; hosted && s.ref(d) == "" && len(names) > 0 {
+// settings finds what is said of how a node is hosted, and does not come true.
+func (s *survey) settings(d *driver.Decl, names []string, above driver.Hosting) {
+	if s.tops[d] {
+		s.alike(d, names, d, names)
+		return
+	}
+	if len(names) > 0 && !s.holds(d) {
+		if d.Hosting.User != above.User {
+			s.err(d, names, true, "user %q is for what is hosted, and this is not: it runs as the exporter does", d.Hosting.User)
+		}
+		if d.Hosting.Python != above.Python {
+			s.err(d, names, true, "python %q is for what is hosted, and this is not", d.Hosting.Python)
+		}
+	}
+	for i := range d.Children {
+		c := &d.Children[i]
+		s.settings(c, append(slices.Clip(names), c.Name), d.Hosting)
+	}
+}
+
+// holds reports whether a node is hosted, or one below it.
+func (s *survey) holds(d *driver.Decl) bool {
+	if s.tops[d] {
+		return true
+	}
+	for i := range d.Children {
+		if s.holds(&d.Children[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// alike finds settings of nodes in the process of the one on top that are not its own.
+func (s *survey) alike(d *driver.Decl, names []string, top *driver.Decl, at []string) {
+	if d.Hosting.Python != top.Hosting.Python || d.Hosting.User != top.Hosting.User {
+		s.err(d, names, false, "it runs in the process of %s: give that one the python and user", strings.Join(at, "."))
+		return
+	}
+	for i := range d.Children {
+		c := &d.Children[i]
+		s.alike(c, append(slices.Clip(names), c.Name), top, at)
+	}
+}
+
+// describe makes the specs of what is hosted, each by the process of what is on top.
+func (s *survey) describe(d *driver.Decl, names []string, top *driver.Decl) {
+	if top == nil && s.tops[d] {
+		top = d
+	}
+	if top != nil && s.ref(d) == "" && len(names) > 0 {
 		var info look
 		known := s.known[d.Type]
 		switch {
@@ -205,10 +253,10 @@ func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 			s.err(d, names, false, "%s is no Python driver, and is hosted with what is above it or refers to it: only Jumpstarter's own can be", d.Type)
 			return
 		default:
-			info = s.look(d, names)
+			info = s.look(d, names, top)
 		}
 		spec := driver.Spec{Type: d.Type, Grace: closeLimit, Contract: driver.Contract{Name: "hosted", Client: info.Client, Kind: info.Kind}}
-		if top {
+		if top == d {
 			s.reach(d, names)
 			spec.Limited = true
 			spec = driver.Mount(spec, s.opener(d))
@@ -217,7 +265,7 @@ func (s *survey) describe(d *driver.Decl, names []string, hosted bool) {
 	}
 	for i := range d.Children {
 		c := &d.Children[i]
-		s.describe(c, append(slices.Clip(names), c.Name), hosted)
+		s.describe(c, append(slices.Clip(names), c.Name), top)
 	}
 }
 
@@ -229,7 +277,7 @@ const (
 )
 
 // look asks Python for a driver, and says what is wrong with the declaration.
-func (s *survey) look(d *driver.Decl, names []string) look {
+func (s *survey) look(d *driver.Decl, names []string, top *driver.Decl) look {
 	unknown := look{Client: UnknownClient}
 	types := slices.Sorted(maps.Keys(s.known))
 	hint := driver.HintType(d.Type, types)
@@ -243,7 +291,7 @@ func (s *survey) look(d *driver.Decl, names []string) look {
 		module := t[:strings.LastIndexByte(t, '.')+1]
 		return module != "" && strings.HasPrefix(d.Type+".", module)
 	}))
-	c, err := s.child(d)
+	c, err := s.child(top)
 	if err != nil {
 		switch {
 		case s.Checking && slip:

@@ -433,6 +433,53 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// Settings of how nodes are hosted that do not come true are told: somebody may rely
+// on them.
+func TestSettings(t *testing.T) {
+	self := python(t, "ok")
+	with := func(d driver.Decl, python, user string) driver.Decl {
+		d.Hosting.Python, d.Hosting.User = python, user
+		return d
+	}
+	near := func(children ...driver.Decl) driver.Decl {
+		return driver.Decl{Name: "near", Type: native.Type, Children: children}
+	}
+	for _, c := range []struct {
+		name string
+		root driver.Hosting
+		node driver.Decl
+		want []string
+	}{
+		{"hosted", driver.Hosting{}, with(good("far"), self, ""), nil},
+		{"for all", driver.Hosting{Python: self, User: "harness"}, with(near(), self, "harness"), nil},
+		{"native", driver.Hosting{}, with(near(), "/x", "harness"), []string{
+			`warning: near: user "harness" is for what is hosted, and this is not: it runs as the exporter does`,
+			`warning: near: python "/x" is for what is hosted, and this is not`}},
+		{"below", driver.Hosting{}, driver.Decl{Name: "g", Children: []driver.Decl{with(near(), "", "harness")}},
+			[]string{`warning: g.near: user "harness" is for what is hosted, and this is not: it runs as the exporter does`}},
+		{"a group with one that is hosted", driver.Hosting{}, with(driver.Decl{Name: "g", Children: []driver.Decl{
+			with(near(), self, ""), with(good("far"), self, "")}}, self, ""), nil},
+		{"in the process of another", driver.Hosting{}, good("far", with(good("in"), "/x", "")), []string{
+			`far.in: it runs in the process of far: give that one the python and user`}},
+		{"in the process of another, as another user", driver.Hosting{}, good("far", driver.Decl{Name: "g", Children: []driver.Decl{with(good("in"), "", "harness")}}), []string{
+			`far.g.in: it runs in the process of far: give that one the python and user`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := &remote.Hosts{Getenv: func(k string) string { return map[string]string{"JUMPLEAD_PYTHON": self}[k] }}
+			defer h.Close()
+			_, problems := driver.Plan(driver.Decl{Hosting: c.root, Children: []driver.Decl{c.node}}, driver.Options{
+				Specs: []driver.Spec{group, native}, Mounts: h.Mounts})
+			var got []string
+			for _, p := range problems {
+				got = append(got, fmt.Sprint(p))
+			}
+			if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(c.want))) {
+				t.Errorf("Plan() = %q; want %q", got, c.want)
+			}
+		})
+	}
+}
+
 // Without any interpreter a config can be checked all the same.
 func TestChecking(t *testing.T) {
 	h := &remote.Hosts{Getenv: func(k string) string { return map[string]string{"JUMPLEAD_PYTHON": "/nowhere"}[k] }, Checking: true}
