@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/jumplead/jumplead/hw/process"
 )
 
 // motdFile is the variable that names the file in which a beforeLease hook leaves
@@ -34,5 +36,5 @@ func readMOTD(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimFunc(text(p), space), nil
+	return strings.TrimFunc(strings.ToValidUTF8(string(p), "\uFFFD"), process.IsSpace), nil
 }

@@ -190,7 +190,7 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 	}
 	r.masters = append(r.masters, master)
 	taken, hurry := make(chan struct{}), make(chan struct{})
-	out := &lines{emit: func(s string) { log.Info(s) }}
+	out := &process.Lines{Emit: func(s string) { log.Info(s) }}
 	r.reading.Go(func() {
 		select {
 		case <-p.Exited():
@@ -223,8 +223,8 @@ func (r *Runner) run(ctx context.Context, log *slog.Logger, cmd *exec.Cmd, timeo
 // read passes on what a program writes to its terminal: all that is there until
 // the program has ended and the terminal is closed, and if it is not, what comes
 // until the deadline.
-func read(out *lines, master *os.File, exited, hurry <-chan struct{}) {
-	defer out.flush()
+func read(out *process.Lines, master *os.File, exited, hurry <-chan struct{}) {
+	defer out.Flush()
 	if _, err := io.Copy(out, master); !errors.Is(err, os.ErrDeadlineExceeded) {
 		select { // it has closed its streams, and may open others
 		case <-exited:

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
+	"github.com/jumplead/jumplead/hw/process"
 )
 
 // record is a log, one record in a line: level, hook, message.
@@ -139,7 +140,7 @@ func TestRun(t *testing.T) {
 		{"closes its streams", Hook{Script: "echo a; exec <&- >&- 2>&-; sleep 0.3; exit 4"}, "Hook failed with exit code 4", "a\n"},
 		{"leaves a writer", Hook{Script: "trap '' HUP; (sleep 0.2; echo late; exec sleep 1000) &"}, "", "late\n"},
 		{"long lines", Hook{Script: "head -c 20000 /dev/zero | tr '\\0' x; echo; echo end"},
-			"", strings.Repeat("x", maxLine) + "\n" + strings.Repeat("x", maxLine) + "\n" + strings.Repeat("x", 20000-2*maxLine) + "\nend\n"},
+			"", strings.Repeat("x", process.MaxLine) + "\n" + strings.Repeat("x", process.MaxLine) + "\n" + strings.Repeat("x", 20000-2*process.MaxLine) + "\nend\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, policy := range []Policy{Warn, EndLease, Exit} {

@@ -1,8 +1,6 @@
 package remote
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +22,6 @@ import (
 const (
 	killGrace = 1 * time.Second        // for processes to be gone once they were told to
 	linger    = 200 * time.Millisecond // for output of processes that have ended
-	maxLine   = 8 << 10                // bytes of a line that a program prints
 	maxTail   = 8                      // lines that are kept to tell why a program ended
 )
 
@@ -186,23 +183,14 @@ func give(dir, name string) error {
 
 // read logs what a program prints.
 func (p *process) read(out io.Reader, level slog.Level) {
-	r := bufio.NewReaderSize(out, maxLine)
-	for {
-		line, err := r.ReadSlice('\n')
-		text := strings.ToValidUTF8(string(bytes.TrimRight(line, "\r\n")), "\uFFFD")
-		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long line
-			_, err = r.ReadSlice('\n')
+	lines := keep.Lines{Cut: true, Emit: func(line string) {
+		p.tail.add(line, level == slog.LevelWarn)
+		if p.Log != nil {
+			p.Log(level, line)
 		}
-		if text != "" {
-			p.tail.add(text, level == slog.LevelWarn)
-			if p.Log != nil {
-				p.Log(level, text)
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
+	}}
+	_, _ = io.Copy(&lines, out)
+	lines.Flush()
 }
 
 // end ends the program and all that it has started, and returns when they are
