@@ -246,6 +246,7 @@ var hides = map[string]string{
 	"grandchild":        "(HIDDEN & :)",
 	"nohup":             "nohup HIDDEN >/dev/null 2>&1 &",
 	"job control":       "set -m; HIDDEN & set +m",
+	"job control, bare": "set -m; env -i HIDDEN & set +m",
 	"session":           "setsid HIDDEN &",
 	"daemon":            "setsid bash -c 'cd /; HIDDEN & HIDDEN & exec <&- >/dev/null 2>&1; wait' &",
 	"no variables":      "env -i HIDDEN &",
