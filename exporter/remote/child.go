@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jumplead/jumplead/drivers/driver"
+	"github.com/jumplead/jumplead/exporter/scratch"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -29,11 +30,15 @@ const (
 )
 
 // child is the process of some hosted nodes. It is started when it is needed for
-// the first time, and from then on again whenever it has ended, until it is closed.
+// the first time, and from then on again whenever it has ended, until it is closed
+// or nobody has needed it for a while.
 type child struct {
 	*Hosts
 	host
 	limits *driver.Limits // nil: none
+
+	users int       // besides the nodes that are open; guarded by Hosts
+	left  time.Time // when the last one did
 
 	stop context.CancelFunc
 	life context.Context
@@ -130,7 +135,15 @@ func (c *child) ready(ctx context.Context) (*run, error) {
 
 // keep keeps a process running.
 func (c *child) keep() {
-	defer close(c.gone)
+	dropped := false
+	defer func() {
+		close(c.gone)
+		if dropped {
+			c.leaving.Done()
+		}
+	}()
+	unused := time.NewTicker(c.idle())
+	defer unused.Stop()
 	var p pauses
 	for c.life.Err() == nil {
 		began := time.Now()
@@ -145,13 +158,21 @@ func (c *child) keep() {
 					m.open(r)
 				}
 			}
-			select {
-			case <-r.exited:
-			case <-r.conn.broken: // mostly because it is about to end
-				if !r.wait(killGrace) {
-					r.fail(errors.New("the connection to the process of hosted drivers broke"))
+			for up := true; up; {
+				up = false
+				select {
+				case <-r.exited:
+				case <-r.conn.broken: // mostly because it is about to end
+					if !r.wait(killGrace) {
+						r.fail(errors.New("the connection to the process of hosted drivers broke"))
+					}
+				case <-unused.C:
+					if dropped = c.drop(c); dropped {
+						c.stop()
+					}
+					up = !dropped
+				case <-c.life.Done():
 				}
-			case <-c.life.Done():
 			}
 			c.mu.Lock()
 			c.set(nil, nil)
@@ -176,6 +197,9 @@ func (c *child) keep() {
 		case <-c.life.Done():
 		}
 		t.Stop()
+		if dropped = c.drop(c); dropped {
+			c.stop()
+		}
 	}
 }
 
@@ -299,6 +323,8 @@ func (m *hosted) Reset(ctx context.Context) error {
 // Close closes the node's driver.
 func (m *hosted) Close() error {
 	c := m.child
+	c.use(c)
+	defer c.leave(c)
 	c.mu.Lock()
 	c.mounts = slices.DeleteFunc(c.mounts, func(x *hosted) bool { return x == m })
 	r := c.run
@@ -417,7 +443,7 @@ type run struct {
 	*process
 	child *child
 	conn  *conn
-	dir   string
+	dir   *scratch.Folder
 
 	heard chan struct{} // closed when all that it said was heard
 	ready chan struct{} // closed when it serves
@@ -430,14 +456,15 @@ type run struct {
 
 // begin starts a process, and waits until it serves.
 func (c *child) begin() (_ *run, err error) {
-	dir, err := privateDir()
+	own, err := folder()
 	if err != nil {
 		return nil, err
 	}
-	r := &run{child: c, dir: dir, heard: make(chan struct{}), ready: make(chan struct{}), calls: map[int]chan reply{}}
+	dir := own.Path
+	r := &run{child: c, dir: own, heard: make(chan struct{}), ready: make(chan struct{}), calls: map[int]chan reply{}}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir)
+			_ = own.Remove()
 		}
 	}()
 	// The folder is private. Its name is all that other users can see of it.
@@ -474,6 +501,7 @@ func (c *child) begin() (_ *run, err error) {
 		nc, err := net.DialTimeout("unix", socket, c.limit())
 		if err == nil {
 			r.conn = attach(nc)
+			_ = os.Remove(socket) // nobody else is to call the drivers past the exporter
 			return r, nil
 		}
 		r.fail(err)
@@ -503,7 +531,7 @@ func (r *run) stop() {
 			m.down(why)
 		}
 	}
-	os.RemoveAll(r.dir)
+	_ = r.dir.Remove()
 }
 
 // fail ends the process at once, and says why.

@@ -8,3 +8,13 @@ func Forget(h *Hosts) {
 		c.forget.Store(true)
 	}
 }
+
+// Processes is how many there are, or are to be again.
+func Processes(h *Hosts) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.children)
+}
+
+// LimitsText tells limits from others.
+var LimitsText = limitsText

@@ -162,11 +162,12 @@ func (e *elsewhere) attempt(ctx context.Context, ready func()) error {
 	case e.cfg.Unix != "":
 		network, address = "unix", e.cfg.Unix
 	case len(e.cfg.Command) > 0:
-		dir, err := privateDir()
+		own, err := folder()
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
+		defer own.Remove()
+		dir := own.Path
 		network, address = "unix", filepath.Join(dir, "s")
 		argv := make([]string, len(e.cfg.Command))
 		for i, arg := range e.cfg.Command {

@@ -38,8 +38,13 @@ type Hosts struct {
 	// 0 is half a minute.
 	Start time.Duration
 
+	// Idle is how long a process stays that hosts nothing any more, such as after a
+	// reload. 0 is a minute.
+	Idle time.Duration
+
 	mu       sync.Mutex
 	children map[host]*child
+	leaving  sync.WaitGroup // children that are in the map no more
 	closed   bool
 }
 
@@ -47,7 +52,7 @@ type Hosts struct {
 type host struct {
 	python string
 	user   string
-	limits string // as [driver.Limits] says them
+	limits string // see limitsText
 }
 
 //go:embed hosted.py
@@ -292,7 +297,9 @@ func (s *survey) look(d *driver.Decl, names []string, top *driver.Decl) look {
 		return module != "" && strings.HasPrefix(d.Type+".", module)
 	}))
 	c, err := s.child(top)
-	if err != nil {
+	if err == nil {
+		defer s.leave(c)
+	} else {
 		switch {
 		case s.Checking && slip:
 			s.err(d, names, false, "no driver of type %q%s", d.Type, hint)
@@ -365,7 +372,8 @@ func install(module string) string {
 	return fmt.Sprintf(": pip install %s", strings.ReplaceAll(name, "_", "-"))
 }
 
-// child is the process for nodes with the settings of one. It is not started yet.
+// child is the process for nodes with the settings of one, perhaps not started yet.
+// It stays at least until leave.
 func (h *Hosts) child(d *driver.Decl) (*child, error) {
 	python, err := h.interpreter(d.Hosting.Python)
 	if err != nil {
@@ -385,7 +393,45 @@ func (h *Hosts) child(d *driver.Decl) (*child, error) {
 		}
 		h.children[key] = c
 	}
+	c.users++
 	return c, nil
+}
+
+// use keeps a child until leave.
+func (h *Hosts) use(c *child) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.users++
+}
+
+// leave says that a child is needed no more, but by the nodes that are open there.
+func (h *Hosts) leave(c *child) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.users--
+	c.left = time.Now()
+}
+
+func (h *Hosts) idle() time.Duration {
+	if h.Idle > 0 {
+		return h.Idle
+	}
+	return time.Minute
+}
+
+// drop gives a child up that nobody has needed for a while, and reports whether it
+// has: it is to end then, and the next who needs one gets another.
+func (h *Hosts) drop(c *child) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.closed || c.users > 0 || len(c.mounts) > 0 || time.Since(c.left) < h.idle() {
+		return false
+	}
+	delete(h.children, c.host)
+	h.leaving.Add(1)
+	return true
 }
 
 // interpreter finds the interpreter.
@@ -427,6 +473,7 @@ func (h *Hosts) Close() {
 		all.Go(c.close)
 	}
 	all.Wait()
+	h.leaving.Wait()
 }
 
 // opener opens a hosted node.
@@ -438,6 +485,7 @@ func (h *Hosts) opener(d *driver.Decl) func(context.Context, *driver.Env) (drive
 		if err != nil {
 			return driver.Driver{}, unavailable(err)
 		}
+		defer h.leave(c)
 		m := &hosted{mount: &mount{env: env}, child: c, decl: decl, types: types(d)}
 		m.down(errors.New("it was not opened yet"))
 		m.mount.again = m.again

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -483,5 +485,90 @@ func TestExporterConfig(t *testing.T) {
 		if err := problems.Err(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Plan(%s) = %v; want %q", config, err, want)
 		}
+	}
+}
+
+// A process ends that a reload has left without nodes, and so does one that was only
+// asked about a config that is not good. The next who needs it gets it anew.
+func TestIdle(t *testing.T) {
+	self := python(t, "ok")
+	h := &remote.Hosts{Start: 10 * time.Second, Idle: 50 * time.Millisecond}
+	defer h.Close()
+	var decls [3]driver.Decl
+	for i := range decls {
+		link := filepath.Join(t.TempDir(), "python")
+		if err := os.Symlink(self, link); err != nil {
+			t.Fatal(err)
+		}
+		decls[i] = good("far")
+		decls[i].Hosting.Python = link
+	}
+	decls[2].Children = []driver.Decl{{Name: "gone", Type: "fake.Goood"}}
+	decls[2].Children[0].Hosting = decls[2].Hosting
+	tree, problems := plan(t, h, nil, decls[0])
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid := func() int {
+		v, err := tree.Nodes()[1].Caller().Call(soon(t), "pid")
+		if err != nil {
+			t.Fatalf("Call() = %v; want nil", err)
+		}
+		n, err := strconv.Atoi(fmt.Sprint(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := pid()
+	for _, i := range []int{1, 2, 0} {
+		next, _, problems := tree.Reload(t.Context(), driver.Decl{Children: decls[i : i+1]}, func(*driver.Tree) {})
+		if bad := i == 2; bad != (next == nil) {
+			t.Fatalf("Reload() = %v; want it refused: %t", problems, bad)
+		}
+		if next != nil {
+			tree = next
+		}
+		eventually(t, "there is one process", func() bool { return remote.Processes(h) == 1 })
+		now := pid()
+		if i != 2 {
+			eventually(t, "the other one has ended", func() bool { return errors.Is(syscall.Kill(before, 0), syscall.ESRCH) })
+		}
+		if (now == before) != (i == 2) {
+			t.Errorf("the process is %d after %d; want another one: %t", now, before, i != 2)
+		}
+		before = now
+	}
+	if err := tree.Close(); err != nil {
+		t.Errorf("Close() = %v; want nil", err)
+	}
+	eventually(t, "there is no process", func() bool { return remote.Processes(h) == 0 })
+	eventually(t, "it has ended", func() bool { return errors.Is(syscall.Kill(before, 0), syscall.ESRCH) })
+}
+
+// What lasts no longer than a process lies in a folder that only its user may enter,
+// and its socket is gone once the exporter is connected: others who run as that user
+// do not call drivers past the exporter. What a killed exporter has left goes.
+func TestFolder(t *testing.T) {
+	python(t, "ok")
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	left := filepath.Join(dir, "jumplead-py-123")
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, good("far"))
+	found, err := filepath.Glob(filepath.Join(dir, "jumplead-py-*"))
+	if err != nil || len(found) != 1 || found[0] == left {
+		t.Fatalf("folders = %v, %v; want the one of the process", found, err)
+	}
+	if info, err := os.Stat(found[0]); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder's mode is %v, %v; want it private", info.Mode(), err)
+	}
+	if _, err := os.Lstat(filepath.Join(found[0], "s")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket: %v; want it gone", err)
 	}
 }

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,12 +24,14 @@ func (c *child) bounds(dir string) (*driver.Limits, error) {
 	return c.limits.With(pythonFiles(c.python), []string{dir}), nil
 }
 
-// limitsText are the limits of a node's programs, "" is none.
+// limitsText tells the limits of a node's programs from all others, "" is none. What
+// people read would not do: a path may hold spaces.
 func limitsText(d *driver.Decl) string {
-	if d.Limits == nil {
+	if d.Limits == nil || d.Limits.String() == "" {
 		return ""
 	}
-	return d.Limits.String()
+	text, _ := json.Marshal(d.Limits) // numbers and texts
+	return string(text)
 }
 
 // pythonFiles are the folders that an interpreter needs besides the system's: those

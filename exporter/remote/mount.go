@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/client"
 	"github.com/jumplead/jumplead/exporter/rpc"
+	"github.com/jumplead/jumplead/exporter/scratch"
 	keep "github.com/jumplead/jumplead/hw/process"
 	pb "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 	"google.golang.org/grpc"
@@ -366,15 +366,9 @@ func translate(env *driver.Env, reports []*pb.DriverInstanceReport) (*driver.Rem
 	return root, ids, nil
 }
 
-// privateDir makes a folder for a socket, whose path has to be short.
-func privateDir() (string, error) {
-	dir, err := os.MkdirTemp("", "jumplead-")
-	if err == nil && len(dir) > 90 {
-		os.Remove(dir)
-		dir, err = os.MkdirTemp("/tmp", "jumplead-")
-	}
-	return dir, err
-}
+// folder makes a folder for a socket, and removes those that killed exporters have
+// left.
+func folder() (*scratch.Folder, error) { return scratch.Make("jumplead-py") }
 
 // Limits of how soon what has failed is tried again.
 const (

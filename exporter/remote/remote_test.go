@@ -480,6 +480,26 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// Nodes share a process only when their limits are the same.
+func TestLimitsText(t *testing.T) {
+	text := func(l *driver.Limits) string { return remote.LimitsText(&driver.Decl{Limits: l}) }
+	paths := func(p ...driver.Path) []driver.Path { return p }
+	for _, l := range []*driver.Limits{nil, {}} {
+		if got := text(l); got != "" {
+			t.Errorf("limitsText(%v) = %q; want none", l, got)
+		}
+	}
+	different := []*driver.Limits{nil, {CPU: 50}, {CPU: 51}, {Read: []driver.Path{}}, {Write: []driver.Path{}}, {Read: paths("/a", "/b")}, {Read: paths("/a /b")},
+		{Read: paths("/a], write [/b")}, {Read: paths("/a"), Write: paths("/b")}}
+	for i, a := range different {
+		for j, b := range different {
+			if same := text(a) == text(b); same != (i == j) {
+				t.Errorf("limitsText(%v) and limitsText(%v) are the same: %t; want %t", a, b, same, i == j)
+			}
+		}
+	}
+}
+
 // Without any interpreter a config can be checked all the same.
 func TestChecking(t *testing.T) {
 	h := &remote.Hosts{Getenv: func(k string) string { return map[string]string{"JUMPLEAD_PYTHON": "/nowhere"}[k] }, Checking: true}
