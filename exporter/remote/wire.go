@@ -54,6 +54,7 @@ type wire struct {
 	last  uint32
 	calls map[uint32]*wireCall
 	queue []wireFrame
+	bytes int           // of what is in it
 	room  chan struct{} // closed when the queue has room again; nil while it has
 	err   error         // the connection is of no use any more
 }
@@ -72,7 +73,8 @@ const (
 	wireHead    = 9
 	wireWindow  = 1 << 20  // hosted.py has it, too
 	wireCushion = 1 << 20  // bytes that the kernel may hold, if it is allowed to
-	wireQueue   = 1 << 10  // frames that wait to be written before new RPCs wait, too
+	wireQueue   = 1 << 10  // frames that wait to be written before what is new waits, too
+	wireBacklog = 4 << 20  // bytes of them
 	maxMessage  = 4 << 20  // bytes of a message that gRPC's clients take
 	maxFrame    = 64 << 20 // bytes of a frame that may be meant
 )
@@ -127,7 +129,7 @@ func (w *wire) fail(err error) {
 	}
 	w.err = status.Errorf(codes.Unavailable, "the connection to the process of hosted drivers broke: %v", err)
 	calls, queue := w.calls, w.queue
-	w.calls, w.queue = nil, nil
+	w.calls, w.queue, w.bytes = nil, nil, 0
 	w.roomy()
 	w.mu.Unlock()
 	w.lost()
@@ -149,6 +151,26 @@ func (w *wire) wake() {
 	}
 }
 
+// add puts frames into the queue. The caller holds mu, and wakes the writer.
+func (w *wire) add(frames ...wireFrame) {
+	for _, f := range frames {
+		w.queue = append(w.queue, f)
+		w.bytes += f.data.Len()
+	}
+}
+
+// full is nil, or will be closed when the queue has room again, as the process takes
+// something. The caller holds mu.
+func (w *wire) full() chan struct{} {
+	if w.err != nil || len(w.queue) < wireQueue && w.bytes < wireBacklog {
+		return nil
+	}
+	if w.room == nil {
+		w.room = make(chan struct{})
+	}
+	return w.room
+}
+
 // roomy tells who waits that the queue has room. The caller holds mu.
 func (w *wire) roomy() {
 	if w.room != nil {
@@ -167,7 +189,7 @@ func (w *wire) put(frames ...wireFrame) {
 		}
 		return
 	}
-	w.queue = append(w.queue, frames...)
+	w.add(frames...)
 	w.mu.Unlock()
 	w.wake()
 }
@@ -179,7 +201,7 @@ func (w *wire) write() error {
 	var bufs net.Buffers
 	for range w.some {
 		w.mu.Lock()
-		frames, w.queue = w.queue, frames[:0]
+		frames, w.queue, w.bytes = w.queue, frames[:0], 0
 		err := w.err
 		w.roomy()
 		w.mu.Unlock()
@@ -298,11 +320,7 @@ func (w *wire) open(ctx context.Context, method string, first ...wireFrame) (*wi
 	c := &wireCall{wire: w, ctx: ctx, window: wireWindow, headed: make(chan struct{}),
 		arrived: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 	w.mu.Lock()
-	for w.err == nil && len(w.queue) >= wireQueue { // the process takes nothing
-		if w.room == nil {
-			w.room = make(chan struct{})
-		}
-		room := w.room
+	for room := w.full(); room != nil; room = w.full() {
 		w.mu.Unlock()
 		select {
 		case <-room:
@@ -320,10 +338,10 @@ func (w *wire) open(ctx context.Context, method string, first ...wireFrame) (*wi
 	}
 	c.id = w.last
 	w.calls[c.id] = c
-	w.queue = append(w.queue, wireFrame{c.id, wireOpen, mem.BufferSlice{mem.SliceBuffer(text)}})
+	w.add(wireFrame{c.id, wireOpen, mem.BufferSlice{mem.SliceBuffer(text)}})
 	for _, f := range first {
 		f.id = c.id
-		w.queue = append(w.queue, f)
+		w.add(f)
 		c.window -= f.data.Len()
 	}
 	w.mu.Unlock()
@@ -560,9 +578,12 @@ func (c *wireCall) SendMsg(m any) error {
 		return status.Error(codes.Internal, err.Error())
 	}
 	for {
+		c.wire.mu.Lock()
+		room := c.wire.full()
+		c.wire.mu.Unlock()
 		c.mu.Lock()
-		over, room := c.over, c.window > 0
-		if !over && room {
+		over, may := c.over, c.window > 0 && room == nil
+		if !over && may {
 			c.window -= data.Len()
 		}
 		c.mu.Unlock()
@@ -570,11 +591,14 @@ func (c *wireCall) SendMsg(m any) error {
 		case over:
 			data.Free()
 			return io.EOF
-		case room:
+		case may:
 			c.wire.put(wireFrame{c.id, wireMessage, data})
 			return nil
 		}
-		<-c.granted // also when the context is done
+		select {
+		case <-c.granted: // also when the context is done
+		case <-room:
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,44 @@ func TestWireStuck(t *testing.T) {
 			t.Errorf("after %d calls that were given up, %d frames wait and %d calls are known; want at most %d, and none",
 				(round+1)*wireQueue, waiting, known, 2*wireQueue+8)
 		}
+	}
+}
+
+// Streams to a process that takes nothing are held up before much is held for them.
+func TestWireBacklog(t *testing.T) {
+	w, _ := newEnd(t)
+	const streams, chunk = 100, 64 << 10
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var open []grpc.ClientStream // all of them before any of them fills the queue
+	for range streams {
+		s, err := w.NewStream(ctx, &grpc.StreamDesc{}, pb.RouterService_Stream_FullMethodName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	var all sync.WaitGroup
+	for _, s := range open {
+		all.Go(func() {
+			for s.SendMsg(stream.NewFrame(pb.FrameType_FRAME_TYPE_DATA, make([]byte, chunk))) == nil {
+			}
+		})
+	}
+	held := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.bytes
+	}
+	for deadline := time.Now().Add(10 * time.Second); held() < wireBacklog; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are held; want %d", held(), wireBacklog)
+		}
+	}
+	cancel()
+	all.Wait()
+	if n := held(); n > wireBacklog+streams*(chunk+100) {
+		t.Errorf("%d bytes are held for %d streams; want at most one chunk of each more than %d", n, streams, wireBacklog)
 	}
 }
 
