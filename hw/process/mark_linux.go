@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // tagPrefix is what the names of all variables begin with that mark processes.
@@ -63,11 +65,11 @@ func (m *Mark) Hit(sig syscall.Signal) (n int) {
 }
 
 // Inherit makes m know what a program that ended and was waited for has left in its
-// group, by that program's own mark: soon nothing else may tell that it was one of
+// session, by that program's own mark: soon nothing else may tell that it was one of
 // its processes.
 func (m *Mark) Inherit(of Mark) {
 	m.groups = append(m.groups, slices.DeleteFunc(slices.Clone(of.groups), (*group).remove)...)
-	if syscall.Kill(-of.Session, 0) != nil { // as mostly; while there is a group, its number is its own
+	if !inhabited(of.Session) { // as mostly; while there is a session, its number is its own
 		return
 	}
 	m.find() // forgets those that are gone
@@ -171,6 +173,26 @@ func table() (all []entry) {
 		}
 	}
 	return all
+}
+
+// inhabited reports whether a session has processes, be they dead. A shell with job
+// control gives each job a group of its own, so that the first one's says too little.
+// Asking for the session of every process takes much less than reading the table.
+func inhabited(session int) bool {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return true
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	return slices.ContainsFunc(names, func(name string) bool {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			return false
+		}
+		its, err := unix.Getsid(pid)
+		return err == nil && its == session
+	})
 }
 
 // look reads what the kernel tells of a process.

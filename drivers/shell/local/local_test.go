@@ -287,17 +287,18 @@ func TestLog(t *testing.T) {
 // hides are the ways in which processes get away from a script's process group.
 // HIDDEN stands for a command that goes on for long.
 var hides = map[string]string{
-	"child":         "HIDDEN &",
-	"grandchild":    "(HIDDEN & :)",
-	"nohup":         "nohup HIDDEN >/dev/null 2>&1 &",
-	"disowned":      "HIDDEN & disown",
-	"job control":   "set -m; HIDDEN & set +m",
-	"timeout":       "timeout 2000 HIDDEN &",
-	"session":       "setsid HIDDEN &",
-	"daemon":        "setsid bash -c 'cd /; HIDDEN & HIDDEN & exec >/dev/null 2>&1; wait' &",
-	"no variables":  "env -i HIDDEN &",
-	"deaf":          "(trap '' TERM HUP INT; HIDDEN; HIDDEN) &",
-	"other streams": "HIDDEN <&- >&- 2>&- &",
+	"child":             "HIDDEN &",
+	"grandchild":        "(HIDDEN & :)",
+	"nohup":             "nohup HIDDEN >/dev/null 2>&1 &",
+	"disowned":          "HIDDEN & disown",
+	"job control":       "set -m; HIDDEN & set +m",
+	"job control, bare": "set -m; env -i HIDDEN & set +m",
+	"timeout":           "timeout 2000 HIDDEN &",
+	"session":           "setsid HIDDEN &",
+	"daemon":            "setsid bash -c 'cd /; HIDDEN & HIDDEN & exec >/dev/null 2>&1; wait' &",
+	"no variables":      "env -i HIDDEN &",
+	"deaf":              "(trap '' TERM HUP INT; HIDDEN; HIDDEN) &",
+	"other streams":     "HIDDEN <&- >&- 2>&- &",
 }
 
 // hiding opens a script that hides a process and, when that runs, says so and
