@@ -19,6 +19,7 @@ type reloader struct {
 	f       runFlags
 	manager *supervisor
 	log     *slog.Logger
+	options exporter.Options
 
 	cfg *config.Config // as the exporter was started with
 	at  string         // where it is served
@@ -58,6 +59,12 @@ func (r *reloader) reload(ctx context.Context, to chan<- exporter.Reload) string
 	cfg, problems, err := r.p.load(r.f.configFile)
 	if err == nil {
 		err = problems.Err()
+	}
+	if err == nil { // other mistakes are found when it is done
+		planned := r.options
+		planned.Export = cfg.Export
+		tree, _ := planned.Plan()
+		err = unkept(tree, cfg).Err()
 	}
 	if err != nil {
 		r.log.Error("the config was not reloaded", "error", err)

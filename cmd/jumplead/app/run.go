@@ -199,7 +199,7 @@ func (p *program) export(ctx context.Context, f runFlags, at exporter.Address) e
 		}
 		log.Info("serving", "exporter", cfg.Name, "address", addr.String(), "tls", o.TLS != nil, "passphrase", o.Passphrase != "")
 		manager.notify("READY=1", status("serving %s on %s", cfg.Name, addr))
-		r := &reloader{p: p, f: f, manager: manager, log: log, cfg: cfg, at: addr.String()}
+		r := &reloader{p: p, f: f, manager: manager, log: log, options: o, cfg: cfg, at: addr.String()}
 		watching.Go(func() { r.serve(ctx, asked, reloads) })
 		watching.Go(func() {
 			manager.watch(ctx, func(ctx context.Context) error { return answers(ctx, addr, o) })
