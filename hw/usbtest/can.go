@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"time"
 )
 
 // CAN is a CAN FD adapter of the open protocol "gs_usb", the one of candleLight and its kin, which the kernel's driver of that name
@@ -53,6 +54,7 @@ const (
 	canTimingExt = 1 << 10
 	canErrors    = 1 << 12
 	canGetState  = 1 << 13
+	canTimes     = 1 << 4
 	canLoopBack  = 1 << 1
 	canListen    = 1 << 0
 )
@@ -95,6 +97,7 @@ func (c *CAN) Control(_ context.Context, s Setup, in []byte) ([]byte, error) {
 		bitTiming     = 1
 		mode          = 2
 		timingLimits  = 4
+		clock         = 6
 		deviceConfig  = 5
 		dataBitTiming = 10
 		timingExt     = 11
@@ -113,7 +116,7 @@ func (c *CAN) Control(_ context.Context, s Setup, in []byte) ([]byte, error) {
 		quanta := 1 + uint64(word(0)) + uint64(word(1)) + uint64(word(2))
 		return uint32(canClock / max(quanta*uint64(word(4)), 1))
 	}
-	const features = canListen | canLoopBack | canFD | canTimingExt | canErrors | canGetState
+	const features = canListen | canLoopBack | canTimes | canFD | canTimingExt | canErrors | canGetState
 	limits := []uint32{features, canClock, 1, 256, 1, 128, 128, 1, 512, 1}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,6 +127,8 @@ func (c *CAN) Control(_ context.Context, s Setup, in []byte) ([]byte, error) {
 	case s.Request == deviceConfig:
 		const oneChannel = 0 // how many there are beyond the first
 		return append([]byte{0, 0, 0, oneChannel}, words(2, 1)...), nil
+	case s.Request == clock:
+		return words(micros()), nil
 	case s.Request == timingLimits:
 		return words(limits...), nil
 	case s.Request == timingExt:
@@ -155,7 +160,11 @@ const (
 // lengths are what the four bits of a frame's length mean (ISO 11898-1).
 var lengths = [16]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64}
 
-func (f CANFrame) pack(echo uint32) []byte {
+// micros is the adapter's clock, in microseconds.
+func micros() uint32 { return uint32(time.Now().UnixMicro()) }
+
+// pack is a frame for the host, with the time if the host has asked for that. c.mu is held.
+func (c *CAN) pack(f CANFrame, echo uint32) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, echo)
 	b = binary.LittleEndian.AppendUint32(b, f.ID)
 	code := slices.IndexFunc(lengths[:], func(n int) bool { return n >= len(f.Data) })
@@ -171,7 +180,11 @@ func (f CANFrame) pack(echo uint32) []byte {
 		flags |= flagESI
 	}
 	b = append(b, byte(code), 0, flags, 0)
-	return append(b, append(slices.Clone(f.Data), make([]byte, room)...)[:room]...)
+	b = append(b, append(slices.Clone(f.Data), make([]byte, room)...)[:room]...)
+	if c.mode&canTimes != 0 {
+		b = binary.LittleEndian.AppendUint32(b, micros())
+	}
+	return b
 }
 
 // Out takes a frame from the host. The host is told when it was sent, which takes somebody else on the bus.
@@ -216,9 +229,9 @@ func (c *CAN) send() {
 		return
 	}
 	for _, w := range c.waiting {
-		c.toHost = append(c.toHost, w.pack(w.echo))
+		c.toHost = append(c.toHost, c.pack(w.CANFrame, w.echo))
 		if loop {
-			c.toHost = append(c.toHost, w.pack(noEcho))
+			c.toHost = append(c.toHost, c.pack(w.CANFrame, noEcho))
 		} else {
 			c.sent = append(c.sent, w.CANFrame)
 		}
@@ -263,7 +276,7 @@ func (c *CAN) Send(f CANFrame) {
 // tell sends a frame to the host. c.mu is held.
 func (c *CAN) tell(f CANFrame) {
 	if c.started {
-		c.toHost = append(c.toHost, f.pack(noEcho))
+		c.toHost = append(c.toHost, c.pack(f, noEcho))
 		c.change()
 	}
 }

@@ -299,6 +299,60 @@ func TestCANBusOff(t *testing.T) {
 	}
 }
 
+// The adapter's clock times what it receives.
+func TestCANTimes(t *testing.T) {
+	c := &usbtest.CAN{}
+	i := link(t, plug(t, c))
+	if err := set(t, i, 250_000, 0); err != nil {
+		t.Fatal(err)
+	}
+	s := raw(t, i.Index)
+	conn, err := s.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_RX_HARDWARE|unix.SOF_TIMESTAMPING_RAW_HARDWARE)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetReadDeadline(time.Now().Add(patience))
+	// receive returns the adapter's time of the next frame, which the kernel puts on its own scale.
+	receive := func() (at time.Time) {
+		t.Helper()
+		frame, oob := make([]byte, 128), make([]byte, 256)
+		n := 0
+		var got error
+		err := conn.Read(func(fd uintptr) bool {
+			_, n, _, _, got = unix.Recvmsg(int(fd), frame, oob, 0)
+			return !errors.Is(got, unix.EAGAIN)
+		})
+		if err := errors.Join(err, got); err != nil {
+			t.Fatal(err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.SO_TIMESTAMPING && len(m.Data) == 48 { // three times, of which the hardware's is the last
+				return time.Unix(int64(le.Uint64(m.Data[32:])), int64(le.Uint64(m.Data[40:])))
+			}
+		}
+		t.Fatalf("the frame comes with %+v; want a time of the hardware", messages)
+		return at
+	}
+	before := time.Now()
+	c.Send(usbtest.CANFrame{ID: 1})
+	first := receive()
+	c.Send(usbtest.CANFrame{ID: 2, FD: true, Data: []byte("12345678")})
+	second := receive()
+	if took := time.Since(before); !first.Before(second) || second.Sub(first) > took {
+		t.Errorf("frames came at %v and %v by the adapter's clock; want one after another, within %v", first, second, took)
+	}
+}
+
 func TestCANLoopBack(t *testing.T) {
 	c := &usbtest.CAN{}
 	i := link(t, plug(t, c))
@@ -326,7 +380,7 @@ func TestCANFaults(t *testing.T) {
 	p := plug(t, c)
 	i := link(t, p)
 	for f, want := range []error{usbtest.Stall: unix.EPIPE, usbtest.Noise: unix.EPROTO, usbtest.Mute: unix.ETIMEDOUT} {
-		p.Fail(0, usbtest.Fault(f), 1)
+		p.Fail(0, usbtest.Fault(f), 2) // the first request is for the adapter's clock, without which it starts all the same
 		if err := set(t, i, 500_000, 0); err != want {
 			t.Errorf("to start an adapter with fault %d = %v; want %v", f, err, want)
 		}
