@@ -156,9 +156,16 @@ func (d domain) found(l hw.Limits) (_ *group, err error) {
 	if err := d.enable(want); err != nil {
 		return nil, err
 	}
-	founding.last++
-	g := &group{filepath.Join(d.dir, fmt.Sprintf("run-%d-%d", os.Getpid(), founding.last))}
-	if err := os.Mkdir(g.dir, 0o755); err != nil {
+	if founding.last == 0 {
+		d.sweep()
+	}
+	var g *group
+	for g == nil || errors.Is(err, fs.ErrExist) { // of an earlier process with this one's number
+		founding.last++
+		g = &group{filepath.Join(d.dir, fmt.Sprintf("run-%d-%d", os.Getpid(), founding.last))}
+		err = os.Mkdir(g.dir, 0o755)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, s := range settings {
@@ -172,6 +179,18 @@ func (d domain) found(l hw.Limits) (_ *group, err error) {
 		}
 	}
 	return g, nil
+}
+
+// sweep removes the empty groups that processes have left which were killed.
+func (d domain) sweep() {
+	left, _ := filepath.Glob(filepath.Join(d.dir, "run-*-*"))
+	for _, dir := range left {
+		var pid, number int
+		_, err := fmt.Sscanf(filepath.Base(dir), "run-%d-%d", &pid, &number)
+		if err == nil && (pid == os.Getpid() || errors.Is(unix.Kill(pid, 0), unix.ESRCH)) {
+			(&group{dir}).remove()
+		}
+	}
 }
 
 // enable lets the groups of the domain be limited. A group that has others below

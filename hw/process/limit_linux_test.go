@@ -352,6 +352,58 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A process that was killed leaves groups. They go with the next one, unless somebody
+// is in them, and are in nobody's way.
+func TestGroupsLeft(t *testing.T) {
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	d := domain{dir: t.TempDir(), controllers: []string{"memory"}}
+	var names []string
+	for _, pid := range []int{ended.ProcessState.Pid(), os.Getpid(), os.Getppid()} {
+		for _, n := range []int{1, 2} {
+			names = append(names, fmt.Sprintf("run-%d-%d", pid, n))
+		}
+	}
+	names = append(names, "run-x-1", ownGroup)
+	for _, name := range names {
+		if err := os.Mkdir(filepath.Join(d.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lived := filepath.Join(d.dir, names[2], "somebody")
+	if err := os.WriteFile(lived, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	founding.Lock()
+	last := founding.last
+	founding.last = 0
+	founding.Unlock()
+	defer func() {
+		founding.Lock()
+		founding.last = max(last, founding.last)
+		founding.Unlock()
+	}()
+	g, err := d.found(hw.Limits{Memory: 16 << 20})
+	if err != nil || filepath.Base(g.dir) != names[3] {
+		t.Fatalf("found() beside those that are left = %+v, %v; want %s", g, err, names[3])
+	}
+	var got []string
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			got = append(got, e.Name())
+		}
+	}
+	if want := slices.Sorted(slices.Values(names[2:])); !slices.Equal(got, want) {
+		t.Errorf("groups = %v; want %v", got, want)
+	}
+}
+
 // A program that may write somewhere puts links there, which the next one with the
 // same limits meets.
 func TestLinkedFiles(t *testing.T) {
