@@ -43,13 +43,22 @@ func (p *planner) bound(n *Node) {
 
 // limited reports whether the node starts programs, or one below it.
 func (n *Node) limited() bool {
-	return n.Spec != nil && n.Spec.Limited || slices.ContainsFunc(n.Children, (*Node).limited)
+	return n.starts() || slices.ContainsFunc(n.Children, (*Node).limited)
+}
+
+// starts reports whether the node starts programs.
+func (n *Node) starts() bool {
+	if n.Spec == nil || !n.Spec.Limited {
+		return false
+	}
+	s, ok := n.Config.(Starter)
+	return !ok || n.env == nil || s.Starts() // what a config says is only asked of a sound one
 }
 
 // Limits are those of the programs that the node starts, and the user whom these
 // run as: "" is the exporter's own. It is nil where there are none.
 func (n *Node) Limits() (l *Limits, user string) {
-	if n.Spec == nil || !n.Spec.Limited {
+	if !n.starts() {
 		return nil, ""
 	}
 	if n.hosted() {

@@ -9,6 +9,11 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver"
 )
 
+// idle is the config of a node that starts no program, though others of its spec may.
+type idle struct{}
+
+func (*idle) Starts() bool { return false }
+
 // Limits reach the drivers that start programs, and are refused where there are
 // none to bind.
 func TestLimits(t *testing.T) {
@@ -22,6 +27,9 @@ func TestLimits(t *testing.T) {
 	}
 	specs := []driver.Spec{group,
 		driver.Define(driver.Spec{Type: "scripts", Limited: true}, open),
+		driver.Define(driver.Spec{Type: "idle", Limited: true}, func(ctx context.Context, env *driver.Env, _ idle) (driver.Driver, error) {
+			return open(ctx, env, struct{}{})
+		}),
 		driver.Define(driver.Spec{Type: "relay"}, open)}
 	all, own := &driver.Limits{OpenFiles: 64}, &driver.Limits{OpenFiles: 32}
 	at := func(line int) driver.Pos { return driver.Pos{File: "f", Line: line, Column: 1} }
@@ -41,6 +49,10 @@ func TestLimits(t *testing.T) {
 			map[string]string{"g.a": "open_files 32", "g.b": "none", "c": "none"}},
 		{"a native driver", all, []driver.Decl{node("a", "scripts", all, 1), node("b", "relay", own, 2)},
 			[]string{"f:2:1: b: limits: it starts no program that they would bind"}, nil},
+		{"a config that starts nothing", nil, []driver.Decl{node("a", "idle", own, 2)},
+			[]string{"f:2:1: a: limits: it starts no program that they would bind"}, nil},
+		{"a config that starts nothing, among others", all, []driver.Decl{node("a", "scripts", all, 1), node("b", "idle", all, 1)}, nil,
+			map[string]string{"a": "open_files 64", "b": "none"}},
 		{"a group of native drivers", nil, []driver.Decl{node("g", "", own, 2, node("b", "relay", own, 2))},
 			[]string{"f:2:1: g: limits: it starts no program that they would bind"}, nil},
 		{"nobody", all, []driver.Decl{node("b", "relay", all, 1)},

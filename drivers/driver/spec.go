@@ -73,7 +73,8 @@ type Spec struct {
 // is not there now: the node stays, and opening is tried again when it is used.
 //
 // What a config can do beyond its tags is found by assertion: [Validator],
-// [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader], [Prober].
+// [Claimer] or [Locator], [Labeler], [MethodDescriber], [NodeReader], [Prober],
+// [Starter].
 func Define[C any](s Spec, open func(context.Context, *Env, C) (Driver, error)) Spec {
 	s.config = reflect.TypeFor[C]()
 	s.code = reflect.ValueOf(open).Pointer()
@@ -116,6 +117,12 @@ type Claimer interface {
 // it.
 type Locator interface {
 	Locate(hw.Host) ([]Claim, error)
+}
+
+// Starter is a config that knows whether its node starts programs, of a spec that is
+// Limited. Without it, all of its nodes do.
+type Starter interface {
+	Starts() bool
 }
 
 // Labeler is a config that adds labels to its node's report.

@@ -70,6 +70,9 @@ func (c *ExporterConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Starts implements [driver.Starter].
+func (c *ExporterConfig) Starts() bool { return len(c.Command) > 0 }
+
 // socketMark stands for the path of a socket in a command.
 const socketMark = "{socket}"
 
@@ -86,9 +89,6 @@ var Exporter = driver.Define(driver.Spec{
 	Grace:   endGrace + killGrace,
 	Limited: true,
 }, func(ctx context.Context, env *driver.Env, cfg ExporterConfig) (driver.Driver, error) {
-	if len(cfg.Command) == 0 {
-		env.Limits = nil // nothing is started
-	}
 	e := &elsewhere{mount: &mount{env: env}, cfg: cfg, tried: make(chan struct{}), ended: make(chan struct{})}
 	e.down(errors.New("it was not reached yet"))
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
