@@ -55,9 +55,10 @@
 //     The program may read the system's own folders and /etc but for Jumpstarter's
 //     configs, and use the plain devices, such as /dev/null. What is open already,
 //     such as standard output, stays usable; a Unix socket that has a path can be
-//     connected to. Symbolic links that it makes where it may write do not take its
-//     next run further: that is refused. It cannot gain privileges, nor look into other processes;
-//     but one of root's reads their environment on Linux 6.14 and newer.
+//     connected to. It cannot gain privileges, nor look into other processes; but
+//     one of root's reads their environment on Linux 6.14 and newer. A symbolic link
+//     that it makes where it may write does not take its next run further: one that
+//     leads a path of the limits out of what may be written is refused.
 //   - No new privileges: programs with set-user-ID or file capabilities run without
 //     these.
 //
