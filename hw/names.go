@@ -61,6 +61,9 @@ func (n Names) Canonical(at LineRef) string {
 	if label := n.Chips[chip]; label != "" {
 		chip = label
 	}
+	if known, ok := n.Lines[at.Name]; ok && known.Chip == chip {
+		at = known
+	}
 	return LineRef{Chip: chip, Name: at.Name, Offset: at.Offset}.String()
 }
 

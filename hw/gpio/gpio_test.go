@@ -436,6 +436,8 @@ func TestNames(t *testing.T) {
 		{Chip: "pinctrl-bcm2711", Offset: 17}: "line 17 of pinctrl-bcm2711",
 		{Chip: "gpiochip1", Offset: 17}:       "line 17 of gpiochip1",
 		{Chip: "/dev/relays/a", Offset: 1}:    "line 1 of relays/a",
+		{Chip: "gpiochip0", Name: "GPIO17"}:   "line 17 of pinctrl-bcm2711",
+		{Chip: "gpiochip1", Name: "GPIO17"}:   `line "GPIO17" of gpiochip1`,
 		{Name: "relay"}:                       `line "relay"`,
 	} {
 		if got := n.Canonical(at); got != want {
