@@ -126,15 +126,31 @@ type Line string
 // UnmarshalText reads either.
 func (l *Line) UnmarshalText(text []byte) error {
 	s := string(text)
+	if hex, ok := strings.CutPrefix(s, "0x"); ok {
+		if n, err := strconv.ParseUint(hex, 16, 16); err == nil {
+			s = strconv.FormatUint(n, 10)
+		}
+	}
 	n, err := strconv.Atoi(s)
 	switch {
 	case s == "" || s != strings.TrimSpace(s):
 		return fmt.Errorf("%q is neither a number nor a name", s)
-	case err == nil && (strconv.Itoa(n) != s || n < 0):
+	case err == nil && (strconv.Itoa(n) != s || n < 0), err != nil && number(s):
 		return fmt.Errorf("%q is not a line's number: those begin with 0 and are written plainly", s)
 	}
 	*l = Line(s)
 	return nil
+}
+
+// number reports whether a text is a number to YAML, as 1.5 and 0o17 are, and so
+// hardly a line's name.
+func number(s string) bool {
+	if !strings.ContainsAny(s[:1], "+-.0123456789") {
+		return false
+	}
+	_, notInt := strconv.ParseInt(s, 0, 64)
+	_, notFloat := strconv.ParseFloat(s, 64)
+	return notInt == nil || notFloat == nil || errors.Is(notFloat, strconv.ErrRange)
 }
 
 // ref is the line on a chip.
