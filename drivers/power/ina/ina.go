@@ -147,6 +147,9 @@ func (b *Bus) UnmarshalText(text []byte) error {
 	if s == "" || strings.ContainsAny(s, "/ ") {
 		return fmt.Errorf("%q is neither a number, /dev/i2c-N nor the name of a bus", text)
 	}
+	if _, err := strconv.ParseUint(s, 10, 16); err != nil && strings.Trim(s, "-0123456789") == "" {
+		return fmt.Errorf("%q is no bus's number: those are from 0 to %d", text, math.MaxUint16)
+	}
 	*b = Bus(s)
 	return nil
 }

@@ -196,6 +196,8 @@ func TestConfig(t *testing.T) {
 		{ina.INA219, "address: 0x50", "address: 0x50 is out of range"},
 		{ina.INA219, "bus: ''", `"" is neither a number, /dev/i2c-N nor the name of a bus`},
 		{ina.INA219, "bus: /dev/ttyS0", `"/dev/ttyS0" is neither`},
+		{ina.INA219, "bus: -1", `"-1" is no bus's number: those are from 0 to 65535`},
+		{ina.INA219, "bus: 65536", `"65536" is no bus's number`},
 		{ina.INA260, "shunt: 0.1", `unknown key "shunt"`},
 	} {
 		_, problems := drivertest.Bench{}.Plan(t, test.config, test.spec)
