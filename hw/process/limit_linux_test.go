@@ -808,3 +808,19 @@ func BenchmarkStart(b *testing.B) {
 		})
 	}
 }
+
+// Where files are out of reach, nobody leaves a group by writing into another's.
+func TestGroupKept(t *testing.T) {
+	needGroups(t)
+	needLandlock(t)
+	l := hw.Limits{Memory: 64 << 20, Processes: 30, Read: []hw.Path{}}
+	script := `for g in $(find /sys/fs/cgroup -name cgroup.procs); do echo $$ > $g && echo left to $g; done 2>/dev/null; cat /proc/self/cgroup`
+	r, err := limited(t, l, bash(script))
+	if err != nil || strings.Contains(r.out, "left to") || !strings.Contains(r.out, "/run-"+strconv.Itoa(os.Getpid())+"-") {
+		t.Errorf("leaving its group = %q, %v; want it to stay", r.out, err)
+	}
+	r, err = limited(t, l, bash(`d=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); for f in memory.max pids.max cgroup.freeze; do echo 1 > $d/$f && echo changed $f; done 2>/dev/null; cat $d/memory.max`))
+	if err != nil || r.out != "67108864\n" {
+		t.Errorf("changing its limits = %q, %v; want them as they were", r.out, err)
+	}
+}
