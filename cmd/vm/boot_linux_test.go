@@ -114,6 +114,17 @@ func TestMachine(t *testing.T) {
 	if got, _ := os.ReadFile(file); string(got) != "the host's" {
 		t.Errorf("the guest made %q of a file of the host's; want it as it was", got)
 	}
+	// A signal does not wait for input that the program does not take.
+	signals := make(chan os.Signal, 8)
+	begun := began{func() { signals <- syscall.SIGTERM }}
+	status, err := m.run(t.Context(), shell("head -c 1000000 >/dev/null; echo begun; exec sleep 1000"), streams{endless{}, begun, os.Stderr, signals}, time.Minute)
+	if status != 128+15 || err != nil {
+		t.Fatalf("run of what takes no input, with a signal = %d, %v; want %d", status, err, 128+15)
+	}
+	var out bytes.Buffer
+	if status, err := m.run(t.Context(), shell("cat"), streams{strings.NewReader("its own"), &out, os.Stderr, nil}, time.Minute); status != 0 || err != nil || out.String() != "its own" {
+		t.Errorf("run after that = %d, %v with %q; want 0 with its own input", status, err, out.String())
+	}
 	if _, err := m.run(t.Context(), guest.Job{Path: "/nothing"}, streams{}, 0); err == nil || errors.As(err, new(*deadError)) {
 		t.Errorf("run(/nothing) = %v; want an error, and a machine that lives", err)
 	}
@@ -121,6 +132,19 @@ func TestMachine(t *testing.T) {
 	if d := dead(t, "run of what makes the kernel panic", err); !strings.Contains(d.console, "sysrq triggered crash") {
 		t.Errorf("its console: %q; want the panic", d.console)
 	}
+}
+
+// endless is input without an end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+// began calls a function when something is written.
+type began struct{ f func() }
+
+func (b began) Write(p []byte) (int, error) {
+	b.f()
+	return len(p), nil
 }
 
 // A program that takes the processor for itself, so that the guest hangs: it is killed, and its console shown.

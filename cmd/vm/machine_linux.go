@@ -214,14 +214,15 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 	if err := m.conn.SendJSON(guest.Run, job); err != nil {
 		return 0, m.died(err.Error())
 	}
-	if s.In == nil {
-		m.conn.Send(guest.Stdin, nil)
-	} else {
-		go func() { // ends with its reader or, when that is a terminal, with the program
-			io.Copy(m.conn.Writer(guest.Stdin), s.In)
-			m.conn.Send(guest.Stdin, nil)
-		}()
-	}
+	stdin := input{m.conn, make(chan struct{}, 1), make(chan struct{})}
+	defer close(stdin.over)
+	stdin.room <- struct{}{}
+	go func() { // ends with its reader or, when that is a terminal, with the program
+		if s.In != nil {
+			io.Copy(stdin, s.In)
+		}
+		stdin.Write(nil)
+	}()
 	var over <-chan time.Time
 	if limit > 0 {
 		over = time.After(limit)
@@ -234,7 +235,6 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 			if !ok {
 				return 0, m.died("it ended while a program ran in it")
 			}
-			quiet.Reset(m.silence)
 			switch f.kind {
 			case guest.Stdout:
 				_, err = s.Out.Write(f.data)
@@ -252,10 +252,16 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 					err = errors.New(x.Error)
 				}
 				return x.Status, err
+			case guest.Taken:
+				select {
+				case stdin.room <- struct{}{}:
+				default: // it is of the job before
+				}
 			}
 			if err != nil {
 				return 0, m.died(err.Error())
 			}
+			quiet.Reset(m.silence) // only now: who reads what is written may have taken its time
 		case sig := <-s.Signals:
 			m.conn.Send(guest.Signal, []byte{byte(sig.(syscall.Signal))})
 		case <-over:
@@ -266,6 +272,23 @@ func (m *machine) run(ctx context.Context, job guest.Job, s streams, limit time.
 		case <-ctx.Done():
 			return 0, m.died(ctx.Err().Error())
 		}
+	}
+}
+
+// input is the standard input of a job. What the job has not taken waits here and
+// not on the wire, where signals would wait behind it.
+type input struct {
+	conn *guest.Conn
+	room chan struct{} // has a token when something may be sent
+	over chan struct{} // closed when the job has ended
+}
+
+func (i input) Write(b []byte) (int, error) {
+	select {
+	case <-i.room:
+		return len(b), i.conn.Send(guest.Stdin, b)
+	case <-i.over:
+		return 0, os.ErrClosed
 	}
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -110,5 +112,37 @@ func TestTail(t *testing.T) {
 	w.Write([]byte("the end\r\n"))
 	if got := w.String(); len(got) > 16<<10 || !strings.HasSuffix(got, "y\r\nthe end") {
 		t.Errorf("String() has %d bytes and ends with %q; want at most 16 KiB, and the end", len(got), got[max(0, len(got)-20):])
+	}
+}
+
+// A guest is not taken for one that hangs while its reader takes its time.
+func TestSlowReader(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go io.Copy(io.Discard, theirs)
+	qemu := exec.Command("sleep", "1000")
+	if err := qemu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{conn: guest.NewConn(ours), cmd: qemu, console: &tail{}, silence: 200 * time.Millisecond,
+		frames: make(chan frame), ended: make(chan struct{})}
+	go func() {
+		qemu.Wait()
+		close(m.ended)
+	}()
+	defer m.close()
+	go func() {
+		frames := slices.Repeat([]frame{{guest.Stdout, []byte("line\n")}}, 12)
+		for _, f := range append(frames, frame{guest.Exit, []byte("{}")}) {
+			select {
+			case m.frames <- f:
+			case <-m.ended:
+				return
+			}
+		}
+	}()
+	slow := began{func() { <-time.After(m.silence * 5 / 4) }}
+	if _, err := m.run(t.Context(), guest.Job{}, streams{Out: slow}, 0); err != nil {
+		t.Errorf("run() with a slow reader = %v; want nil", err)
 	}
 }

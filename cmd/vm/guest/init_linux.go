@@ -224,7 +224,7 @@ func serve(conn *Conn) error {
 	r.cond.L = &r.mu
 	go r.run()
 
-	var stdin *os.File // of the job that runs
+	var stdin chan []byte // of the job that runs
 	var pid int
 	for {
 		k, b, err := conn.Receive()
@@ -238,18 +238,19 @@ func serve(conn *Conn) error {
 				return err
 			}
 			if stdin != nil {
-				stdin.Close()
+				close(stdin)
+				stdin = nil
 			}
-			if pid, stdin, err = start(conn, r, job); err != nil {
+			var w *os.File
+			if pid, w, err = start(conn, r, job); err != nil {
 				conn.SendJSON(Exit, Exited{Status: 127, Error: err.Error()})
-			}
-		case Stdin:
-			if stdin == nil {
 				continue
 			}
-			if _, err := stdin.Write(b); len(b) == 0 || err != nil { // the job need not read it
-				stdin.Close()
-				stdin = nil
+			stdin = make(chan []byte, 2)
+			go feed(conn, w, stdin)
+		case Stdin:
+			if stdin != nil {
+				stdin <- b // there is room: the host waits for Taken
 			}
 		case Signal:
 			if pid > 0 && len(b) == 1 {
@@ -258,6 +259,21 @@ func serve(conn *Conn) error {
 		default:
 			return fmt.Errorf("a frame of kind %q", k)
 		}
+	}
+}
+
+// feed gives a job its input, for which it may take its time: signals must not
+// wait for that.
+func feed(conn *Conn, w *os.File, in <-chan []byte) {
+	defer w.Close()
+	for b := range in {
+		if len(b) == 0 {
+			return
+		}
+		if _, err := w.Write(b); err != nil { // the job need not read it
+			return
+		}
+		conn.Send(Taken, nil)
 	}
 }
 

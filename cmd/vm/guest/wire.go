@@ -28,7 +28,7 @@ type Kind byte
 // What the host sends.
 const (
 	Run    Kind = 'r' // a Job as JSON: run it
-	Stdin  Kind = 'i' // bytes for its standard input; none is the end of it
+	Stdin  Kind = 'i' // bytes for its standard input, after the first only upon Taken; none is the end of it
 	Signal Kind = 's' // one byte: a signal for it
 )
 
@@ -38,6 +38,7 @@ const (
 	Beat   Kind = 'b' // nothing, every second: the guest lives
 	Stdout Kind = 'o' // bytes that the job wrote
 	Stderr Kind = 'e'
+	Taken  Kind = 't' // nothing: the job's standard input has room again
 	File   Kind = 'f' // a Written as JSON: a file that the host wants to keep
 	Exit   Kind = 'x' // an Exited as JSON: the job is over, and so are all its processes
 )
