@@ -9,6 +9,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,7 +110,7 @@ func ReadBench(name string, text []byte) (*Bench, error) {
 	}
 	for i, m := range b.Meters {
 		models := []string{"INA219", "INA226", "INA260"}
-		check("meters", i, !strings.Contains(strings.Join(models, " ")+" ", m.Model+" ") || m.Model == "", "model is %q; want one of %s", m.Model, strings.Join(models, ", "))
+		check("meters", i, !slices.Contains(models, m.Model), "model is %q; want one of %s", m.Model, strings.Join(models, ", "))
 		check("meters", i, m.Address < 0x40 || m.Address > 0x4f, "address is %#02x; want one from 0x40 to 0x4f", m.Address)
 		check("meters", i, (m.Shunt > 0) == (m.Model == "INA260"), "an INA260 has its shunt inside, the others need one")
 		check("meters", i, !(m.Volts[0] < m.Volts[1]), "volts is %v; want [least, most]", m.Volts)

@@ -50,6 +50,7 @@ func TestReadBench(t *testing.T) {
 		{"serial:\n  - {port: x, baud: fast}\n", "b:2: cannot unmarshal !!str `fast` into int"},
 		{"meters:\n  - {model: INA220, bus: 1, address: 0x40, shunt: 1, volts: [1, 2], amps: [1, 2]}\n",
 			`b:2: meters: model is "INA220"; want one of INA219, INA226, INA260`},
+		{"meters:\n  - {model: 226, bus: 1, address: 0x40, shunt: 1, volts: [1, 2], amps: [1, 2]}\n", `b:2: meters: model is "226"; want one of`},
 		{"meters:\n  - {model: INA226, bus: 1, address: 0x40, shunt: 1, volts: [2, 1], amps: [1, 2]}\n", "b:2: meters: volts is [2 1]; want [least, most]"},
 		{"meters:\n  - {model: INA226, bus: 1, address: 0x40, volts: [1, 2], amps: [1, 2]}\n", "the others need one"},
 		{"meters:\n  - {model: INA260, bus: 1, address: 0x60, volts: [1, 2], amps: [1, 2]}\n", "b:2: meters: address is 0x60"},
