@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
@@ -46,8 +49,8 @@ const (
 )
 
 // suite runs the tests of those packages among the patterns that ask for
-// something that the guest gives, in as few guests as it takes, and prints what
-// go test would.
+// something that the guest gives, in as few guests as make use of the processors,
+// and prints what go test would.
 func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, error) {
 	if len(patterns) == 0 {
 		patterns = []string{"./..."}
@@ -94,66 +97,76 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 	if lack != nil {
 		fmt.Fprintln(os.Stderr, "vm:", lack)
 	}
-	var m *machine
-	var promised []string
-	defer func() {
-		if m != nil {
-			m.close()
-		}
-	}()
-	for _, p := range asking {
-		binary := binaries[p.ImportPath]
-		if binary == "" {
-			continue
-		}
-		if m == nil {
-			start := time.Now()
-			if m, promised, err = s.boot(ctx); err != nil {
-				return 1, err
-			}
-			promised = append(promised, more...)
-			fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
-		}
-		args := []string{binary, "-test.paniconexit0", "-test.timeout=" + t.timeout.String(), "-test.count=" + strconv.Itoa(t.count)}
-		if t.verbose {
-			args = append(args, "-test.v=true")
-		}
-		if t.run != "" {
-			args = append(args, "-test.run="+t.run)
-		}
-		start := time.Now()
-		said := &bytes.Buffer{}
-		var out io.Writer = said
-		if t.verbose {
-			out = io.MultiWriter(os.Stdout, said)
-		}
-		got, err := m.run(ctx, guest.Job{Path: binary, Args: args, Dir: p.Dir, Env: append(environment(promised), "PWD="+p.Dir)},
-			streams{Out: out, Err: out}, limit(args))
-		took := time.Since(start)
-		if (got != 0 || err != nil) && !t.verbose {
-			os.Stdout.Write(said.Bytes())
-		}
-		switch {
-		case ctx.Err() != nil:
-			return 1, ctx.Err()
-		case err != nil:
-			if dead := new(deadError); errors.As(err, &dead) {
-				if dead.hung {
-					s.disappointed()
+	// A guest has one processor: two of them make use of two. With -v all is shown as
+	// it comes, which two would garble.
+	guests := min(2, runtime.NumCPU(), len(binaries))
+	if t.verbose {
+		guests = 1
+	}
+	var mu sync.Mutex // for what is shown and counted
+	next := make(chan goPackage)
+	var working sync.WaitGroup
+	failed := make([]error, guests)
+	for i := range guests {
+		working.Go(func() {
+			var m *machine
+			var promised []string
+			defer func() {
+				if m != nil {
+					m.close()
 				}
-				m = nil // the others get another one
+			}()
+			var err error
+			for p := range next {
+				if m == nil && err == nil {
+					start := time.Now()
+					if m, promised, err = s.boot(ctx); err == nil {
+						promised = append(promised, more...)
+						fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
+					}
+				}
+				if err != nil {
+					continue // nobody else may wait for this worker
+				}
+				start := time.Now()
+				said, got, lost := t.test(ctx, m, p, binaries[p.ImportPath], promised)
+				took := time.Since(start)
+				if dead := new(deadError); errors.As(lost, &dead) {
+					if dead.hung {
+						s.disappointed()
+					}
+					m = nil // the others get another one
+				}
+				mu.Lock()
+				if (got != 0 || lost != nil) && !t.verbose {
+					os.Stdout.Write(said)
+				}
+				switch {
+				case ctx.Err() != nil:
+				case got != 0 || lost != nil:
+					fail(p, took, lost)
+				default:
+					note := ""
+					if bytes.Contains(said, []byte("testing: warning: no tests to run\n")) {
+						note = " [no tests to run]"
+						idle++
+					}
+					fmt.Printf("ok  \t%s\t%.3fs%s\n", p.ImportPath, took.Seconds(), note)
+				}
+				mu.Unlock()
 			}
-			fail(p, took, err)
-		case got != 0:
-			fail(p, took, nil)
-		default:
-			note := ""
-			if bytes.Contains(said.Bytes(), []byte("testing: warning: no tests to run\n")) {
-				note = " [no tests to run]"
-				idle++
-			}
-			fmt.Printf("ok  \t%s\t%.3fs%s\n", p.ImportPath, took.Seconds(), note)
+			failed[i] = err
+		})
+	}
+	for _, p := range asking {
+		if binaries[p.ImportPath] != "" {
+			next <- p
 		}
+	}
+	close(next)
+	working.Wait()
+	if err := cmp.Or(ctx.Err(), errors.Join(failed...)); err != nil {
+		return 1, err
 	}
 	if status == 0 && idle == len(asking) {
 		return 1, fmt.Errorf("of %d packages none has a test that matches %q", idle, t.run)
@@ -162,6 +175,26 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		fmt.Println("FAIL") // as go test ends
 	}
 	return status, nil
+}
+
+// test runs the tests of one package, and returns what they print and their exit
+// status.
+func (t *tests) test(ctx context.Context, m *machine, p goPackage, binary string, promised []string) ([]byte, int, error) {
+	args := []string{binary, "-test.paniconexit0", "-test.timeout=" + t.timeout.String(), "-test.count=" + strconv.Itoa(t.count)}
+	if t.verbose {
+		args = append(args, "-test.v=true")
+	}
+	if t.run != "" {
+		args = append(args, "-test.run="+t.run)
+	}
+	said := &bytes.Buffer{}
+	var out io.Writer = said
+	if t.verbose {
+		out = io.MultiWriter(os.Stdout, said)
+	}
+	got, err := m.run(ctx, guest.Job{Path: binary, Args: args, Dir: p.Dir, Env: append(environment(promised), "PWD="+p.Dir)},
+		streams{Out: out, Err: out}, limit(args))
+	return said.Bytes(), got, err
 }
 
 // python makes the environment of the stock Python packages if one of the
