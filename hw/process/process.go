@@ -39,10 +39,11 @@
 //     are made beside one called exporter, into which the exporter moves.
 //   - Without one, resource limits (setrlimit) keep memory for each process by
 //     itself, without what it shares with others (RLIMIT_DATA), so that an
-//     allocation fails. What a program reserves counts as what it uses: one in Go
-//     does not start with 32M, and jumplead itself, as j in a hook, wants 112M. They
-//     keep the number of processes (RLIMIT_NPROC) together with all others of the
-//     same user, unless that is root. A share of the processors cannot be kept.
+//     allocation fails. What a program reserves counts as what it uses, such as
+//     the stacks of its threads: one in Go does not start with 32M, and jumplead
+//     itself, as j in a hook, fails now and then with 128M. They keep the number of
+//     processes (RLIMIT_NPROC) together with all others of the same user, unless
+//     that is root. A share of the processors cannot be kept.
 //   - CPU time, open files and the size of files are resource limits of each process
 //     in any case. After its CPU time a process gets SIGXCPU, and SIGKILL after one
 //     second more. A process of root's may lift resource limits again.
