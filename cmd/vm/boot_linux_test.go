@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -287,4 +288,54 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// A suite that is interrupted while it builds or runs tests ends soon and, as needVM checks, leaves nothing.
+func TestSuiteInterrupted(t *testing.T) {
+	vm := needVM(t)
+	for _, test := range []struct {
+		signal syscall.Signal
+		when   string
+	}{{syscall.SIGINT, "/vm-tests-*/*/b*"}, {syscall.SIGHUP, "booted"}} {
+		c := exec.Command(vm, "-suite", "-accel", "tcg", "-count", "1000", "../../hw/gpio/cdev")
+		said := make(chan string, 100)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer close(said)
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				said <- lines.Text()
+			}
+		}()
+		began := func() bool {
+			if strings.HasPrefix(test.when, "/") {
+				found, err := filepath.Glob(os.Getenv("TMPDIR") + test.when)
+				return err == nil && len(found) > 0
+			}
+			select {
+			case line, ok := <-said:
+				return !ok || strings.Contains(line, test.when)
+			default:
+				return false
+			}
+		}
+		tick := time.NewTicker(10 * time.Millisecond)
+		for late := time.Now().Add(3 * time.Minute); !began() && time.Now().Before(late); {
+			<-tick.C
+		}
+		tick.Stop()
+		c.Process.Signal(test.signal)
+		kill := time.AfterFunc(time.Minute, func() { c.Process.Kill() })
+		for range said { // until it has ended
+		}
+		if err := c.Wait(); c.ProcessState.ExitCode() != 1 {
+			t.Errorf("a suite that gets %v when there is %q = %v; want status 1 within a minute", test.signal, test.when, err)
+		}
+		kill.Stop()
+	}
 }

@@ -127,13 +127,13 @@ func run(args []string) (int, error) {
 		return 2, nil
 	}
 
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	if *suite {
-		ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 		defer cancel()
 		return t.suite(ctx, s, flags.Args())
 	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	path, err := exec.LookPath(flags.Arg(0))
 	if err != nil {
 		return 127, err

@@ -86,6 +86,9 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 			args = append(args, "-race")
 		}
 		c := exec.CommandContext(ctx, "go", append(args, p.ImportPath)...)
+		c.Env = append(os.Environ(), "GOTMPDIR="+dir) // go need not get to put it away
+		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+		c.WaitDelay = 10 * time.Second
 		if said, err := c.CombinedOutput(); err != nil {
 			fail(p, 0, fmt.Errorf("%s%w", said, err))
 			continue
