@@ -416,6 +416,13 @@ type request struct {
 	Decl *declaration `json:"decl,omitempty"`
 }
 
+// asked is a request that has not been answered.
+type asked struct {
+	what   string
+	turn   int // in the order in which they were sent; 0 before
+	answer chan<- reply
+}
+
 type reply struct {
 	look
 	Reports string   `json:"reports"`
@@ -450,7 +457,8 @@ type run struct {
 	mu    sync.Mutex
 	fatal error // what it says, or is told, of its end
 	last  int
-	calls map[int]chan reply
+	calls map[int]*asked
+	told  int // how many requests have been sent
 	write sync.Mutex
 }
 
@@ -461,7 +469,7 @@ func (c *child) begin() (_ *run, err error) {
 		return nil, err
 	}
 	dir := own.Path
-	r := &run{child: c, dir: own, heard: make(chan struct{}), ready: make(chan struct{}), calls: map[int]chan reply{}}
+	r := &run{child: c, dir: own, heard: make(chan struct{}), ready: make(chan struct{}), calls: map[int]*asked{}}
 	defer func() {
 		if err != nil {
 			_ = own.Remove()
@@ -559,10 +567,11 @@ func (r *run) ask(ctx context.Context, q request) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.child.limit())
 	defer cancel()
 	answer := make(chan reply, 1)
+	call := &asked{what: strings.TrimSpace(strings.Join(q.Path, ".")+" "+q.Type) + ": " + q.Op, answer: answer}
 	r.mu.Lock()
 	r.last++
 	q.ID = r.last
-	r.calls[q.ID] = answer
+	r.calls[q.ID] = call
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
@@ -578,6 +587,10 @@ func (r *run) ask(ctx context.Context, q request) (reply, error) {
 		defer close(sent)
 		r.write.Lock()
 		defer r.write.Unlock()
+		r.mu.Lock()
+		r.told++
+		call.turn = r.told
+		r.mu.Unlock()
 		_, _ = r.stdin.Write(append(text, '\n')) // that it has ended is noticed below
 	}()
 	select {
@@ -593,13 +606,25 @@ func (r *run) ask(ctx context.Context, q request) (reply, error) {
 	}
 	err = ctx.Err()
 	if errors.Is(err, context.DeadlineExceeded) && q.Op != "close" {
-		what := strings.TrimSpace(strings.Join(q.Path, ".") + " " + q.Type)
-		err = fmt.Errorf("%s: %s took longer than %v", what, q.Op, r.child.limit())
+		err = fmt.Errorf("%s took longer than %v", r.holding(call).what, r.child.limit())
 		r.fail(err)
 		<-r.exited
 		return reply{}, &died{err}
 	}
 	return reply{}, err
+}
+
+// holding is the request that the process is busy with while a call waits: it
+// takes them one after the other.
+func (r *run) holding(call *asked) *asked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.calls {
+		if c.turn > 0 && (c.turn < call.turn || call.turn == 0) {
+			call = c
+		}
+	}
+	return call
 }
 
 // listen hears what the process says.
@@ -645,7 +670,7 @@ func (r *run) listen(hear *os.File) {
 			delete(r.calls, m.ID)
 			r.mu.Unlock()
 			if call != nil {
-				call <- m.reply
+				call.answer <- m.reply
 			}
 		}
 	}
