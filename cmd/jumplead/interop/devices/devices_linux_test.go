@@ -382,7 +382,7 @@ func check(t *testing.T, f flavour, c, got ruling) {
 
 // answer does what the judge asks of the devices.
 func (b *bench) answer(t *testing.T, ask string, args []json.RawMessage) (any, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var line int
 	var name string

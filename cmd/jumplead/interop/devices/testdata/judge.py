@@ -319,12 +319,17 @@ def _(j):
     with terminal(j, "j", "console", "start-console") as (process, console):
         console.expect("exit with CTRL.B x 3 times", timeout=110)  # it takes Python seconds to start
 
+        asked = -1.0
+
         def open():
-            console.send("anybody?")
+            nonlocal asked
+            if time.monotonic() > asked + 1:  # each of them takes its time on the line
+                asked = time.monotonic()
+                console.send("anybody?")
             return j.peers.ask("heard", base64.b64encode(b"anybody?").decode())
 
         # What is typed or said before the console has opened the line is lost.
-        poll(open, "an open console", timeout=60)
+        poll(open, "an open console", timeout=110)
         j.peers.tell(b"login: ")
         console.expect("login: ")
         console.send("root\r")
