@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,6 +319,45 @@ func TestWait(t *testing.T) {
 				t.Errorf("%s: second Wait() = %v; want a time-out", test.name, err)
 			}
 		})
+	}
+}
+
+// gap is a line of which the kernel tells of one edge only, the second.
+type gap struct {
+	told  bool
+	over  chan struct{}
+	close sync.Once // closes over
+}
+
+func (g *gap) RequestLine(context.Context, hw.LineRef, hw.LineOptions) (hw.Line, error) {
+	return g, nil
+}
+
+func (g *gap) Info() hw.LineInfo    { return hw.LineInfo{Chip: "gpiochip0"} }
+func (g *gap) Value() (bool, error) { return false, nil }
+func (g *gap) SetValue(bool) error  { return fs.ErrPermission }
+func (g *gap) Close() error         { g.close.Do(func() { close(g.over) }); return nil }
+
+func (g *gap) ReadEdges(buf []hw.Edge) (int, error) {
+	if !g.told {
+		g.told = true
+		buf[0] = hw.Edge{Seqno: 2}
+		return 1, nil
+	}
+	<-g.over
+	return 0, fs.ErrClosed
+}
+
+// Who waits for an edge that the kernel has dropped learns of it from the next one, which goes the other way.
+func TestWaitDropped(t *testing.T) {
+	in := gpio.NewInput(hw.Host{GPIO: &gap{over: make(chan struct{})}}, hw.LineRef{}, hw.LineOptions{}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := in.Wait(ctx, true); err != nil {
+		t.Errorf("Wait(rising) with a falling edge after one that was dropped = %v; want nil", err)
+	}
+	if err := in.Close(); err != nil {
+		t.Errorf("Close() = %v; want nil", err)
 	}
 }
 
