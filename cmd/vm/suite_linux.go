@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
@@ -107,7 +108,8 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 		guests = 1
 	}
 	var mu sync.Mutex // for what is shown and counted
-	next := make(chan goPackage)
+	built := slices.DeleteFunc(asking, func(p goPackage) bool { return binaries[p.ImportPath] == "" })
+	var taken atomic.Int32
 	var working sync.WaitGroup
 	failed := make([]error, guests)
 	for i := range guests {
@@ -119,18 +121,22 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 					m.close()
 				}
 			}()
-			var err error
-			for p := range next {
-				if m == nil && err == nil {
+			for ctx.Err() == nil && int(taken.Load()) < len(built) {
+				if m == nil {
 					start := time.Now()
-					if m, promised, err = s.boot(ctx); err == nil {
-						promised = append(promised, more...)
-						fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
+					var err error
+					if m, promised, err = s.boot(ctx); err != nil {
+						failed[i] = err
+						return // another guest may take what is left
 					}
+					promised = append(promised, more...)
+					fmt.Printf("vm: booted in %.1f s; it gives %s\n", time.Since(start).Seconds(), strings.Join(promised, ", "))
 				}
-				if err != nil {
-					continue // nobody else may wait for this worker
+				n := int(taken.Add(1)) - 1
+				if n >= len(built) {
+					return
 				}
+				p := built[n]
 				start := time.Now()
 				said, got, lost := t.test(ctx, m, p, binaries[p.ImportPath], promised)
 				took := time.Since(start)
@@ -158,20 +164,13 @@ func (t *tests) suite(ctx context.Context, s *setup, patterns []string) (int, er
 				}
 				mu.Unlock()
 			}
-			failed[i] = err
 		})
 	}
-	for _, p := range asking {
-		if binaries[p.ImportPath] != "" {
-			next <- p
-		}
-	}
-	close(next)
 	working.Wait()
 	if err := cmp.Or(ctx.Err(), errors.Join(failed...)); err != nil {
 		return 1, err
 	}
-	if status == 0 && idle == len(asking) {
+	if status == 0 && idle == len(built) {
 		return 1, fmt.Errorf("of %d packages none has a test that matches %q", idle, t.run)
 	}
 	if status != 0 {
