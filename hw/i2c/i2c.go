@@ -49,6 +49,8 @@ func (Buses) OpenI2C(ctx context.Context, n int) (hw.I2CBus, error) {
 		return nil, hw.Mark(hw.ErrAbsent, fmt.Errorf("open i2c-%d: no %s; %s", n, path, there()))
 	case errors.Is(err, fs.ErrPermission):
 		return nil, devfile.Explain(err, path, `SUBSYSTEM=="i2c-dev"`)
+	case errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV): // it goes just now
+		return nil, hw.Mark(hw.ErrAbsent, fmt.Errorf("the bus is gone: %w", err))
 	case err != nil:
 		return nil, err
 	}
@@ -113,6 +115,7 @@ func kind(err error) error {
 		{syscall.ENXIO, hw.ErrAbsent, "no chip answers: is it powered, and is this its address?"},
 		{syscall.Errno(121), hw.ErrAbsent, "no chip answers: is it powered, and is this its address?"}, // EREMOTEIO, which only Linux has
 		{syscall.ENODEV, hw.ErrAbsent, "the bus is gone"},
+		{syscall.ENOENT, hw.ErrAbsent, "the bus is gone"}, // since its file was looked for
 		// What an adapter says that is pulled out in the middle of a transfer is its driver's choice: i2c-tiny-usb has one of these.
 		{syscall.EIO, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},
 		{syscall.EPROTO, hw.ErrAbsent, "the adapter failed: is it still plugged in?"},

@@ -15,7 +15,7 @@ func TestKind(t *testing.T) {
 		errno  syscall.Errno
 		absent bool
 	}{
-		{syscall.ENXIO, true}, {syscall.Errno(121), true}, {syscall.ENODEV, true}, {syscall.EIO, true}, {syscall.EOPNOTSUPP, true}, {syscall.ETIMEDOUT, false},
+		{syscall.ENXIO, true}, {syscall.Errno(121), true}, {syscall.ENODEV, true}, {syscall.ENOENT, true}, {syscall.EIO, true}, {syscall.EOPNOTSUPP, true}, {syscall.ETIMEDOUT, false},
 	} {
 		err := kind(fmt.Errorf("sysfs-i2c: %v", test.errno))
 		if got := errors.Is(err, hw.ErrAbsent); got != test.absent {
