@@ -45,7 +45,7 @@ PKG ?= ./...
 vm: ## run in a virtual machine what asks for simulated buses and devices (PKG=./hw/... RUN=TestX VERBOSE=1)
 	@.ci/setup vm
 	@$(MAKE) --no-print-directory $(BUILD)/bin/vm
-	$(BUILD)/bin/vm -suite -race $(if $(RUN),-run '$(RUN)') $(if $(VERBOSE),-v) $(PKG)
+	$(BUILD)/bin/vm -suite -race -timeout 20m $(if $(RUN),-run '$(RUN)') $(if $(VERBOSE),-v) $(PKG)
 
 .PHONY: build
 build: $(BUILD)/bin/jumplead $(BUILD)/bin/virtualdut ## build the programs into .build/bin
