@@ -23,7 +23,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
-	"github.com/jumplead/jumplead/hw/hwtest"
 	_ "github.com/jumplead/jumplead/proto/jumpstarter/client/v1"
 	_ "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
@@ -55,11 +54,7 @@ func TestGeneratorVersion(t *testing.T) {
 // A release of Jumpstarter declares what wire.txt says of it, reads what we
 // write, writes what we read, and keeps what it does not know.
 func TestStock(t *testing.T) {
-	var env *pyenv.Env
-	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
-		env, err = pyenv.Open(t.Context())
-		return err
-	})
+	env := pyenv.Need(t)
 
 	// What 0.9.0 does not know at all it cannot be asked about.
 	var later []string

@@ -24,7 +24,6 @@ import (
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/remote"
-	"github.com/jumplead/jumplead/hw/hwtest"
 	"gopkg.in/yaml.v3"
 )
 
@@ -35,11 +34,7 @@ var pythonKills = flag.Int("pythonkills", 20, "how often the process of stock dr
 // drivers beside it.
 func stock(t *testing.T) string {
 	t.Helper()
-	var env *pyenv.Env
-	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
-		env, err = pyenv.Open(t.Context())
-		return err
-	})
+	env := pyenv.Need(t)
 	root, err := pyenv.Root()
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
-	"github.com/jumplead/jumplead/hw/hwtest"
 	jumpstarterv1 "github.com/jumplead/jumplead/proto/jumpstarter/v1"
 )
 
@@ -61,22 +60,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var openPython = sync.OnceValues(func() (*pyenv.Env, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
-	defer cancel()
-	return pyenv.Open(ctx)
-})
-
-// needPython returns the environment of the stock release, or skips.
-func needPython(t *testing.T) *pyenv.Env {
-	t.Helper()
-	var env *pyenv.Env
-	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
-		env, err = openPython()
-		return err
-	})
-	return env
-}
+// needPython returns the environment of the stock release, needDrivers that of all
+// driver packages; without it the test is skipped.
+var needPython, needDrivers = pyenv.Need, pyenv.NeedDrivers
 
 // buildJumplead builds the program under test, once. It has the race
 // detector if the tests have it: what it finds makes the exit status 66.
@@ -113,7 +99,7 @@ func jumplead() (flavour, error) {
 }
 
 func python() (flavour, error) {
-	env, err := openPython()
+	env, err := pyenv.Once()
 	if err != nil {
 		return flavour{}, err
 	}

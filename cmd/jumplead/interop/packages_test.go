@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,25 +22,7 @@ import (
 	"github.com/jumplead/jumplead/cmd/jumplead/interop/pyenv"
 	"github.com/jumplead/jumplead/drivers/driver"
 	"github.com/jumplead/jumplead/exporter/client"
-	"github.com/jumplead/jumplead/hw/hwtest"
 )
-
-var openDrivers = sync.OnceValues(func() (*pyenv.Env, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
-	defer cancel()
-	return pyenv.OpenDrivers(ctx)
-})
-
-// needDrivers returns the environment of all driver packages, or skips.
-func needDrivers(t *testing.T) *pyenv.Env {
-	t.Helper()
-	var env *pyenv.Env
-	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
-		env, err = openDrivers()
-		return err
-	})
-	return env
-}
 
 // A driverPackage is a row of testdata/packages/packages.yaml, which says what the
 // fields are.

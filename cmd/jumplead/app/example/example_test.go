@@ -23,7 +23,6 @@ import (
 	"github.com/jumplead/jumplead/drivers/driver/drivertest"
 	"github.com/jumplead/jumplead/drivers/power"
 	"github.com/jumplead/jumplead/exporter/client"
-	"github.com/jumplead/jumplead/hw/hwtest"
 )
 
 // section is the part of the README that the tests are about.
@@ -245,23 +244,6 @@ func port(t *testing.T) string {
 	return l.Addr().String()
 }
 
-var openPython = sync.OnceValues(func() (*pyenv.Env, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
-	defer cancel()
-	return pyenv.Open(ctx)
-})
-
-// needPython returns the environment of the stock client, or skips.
-func needPython(t *testing.T) *pyenv.Env {
-	t.Helper()
-	var env *pyenv.Env
-	hwtest.NeedFunc(t, hwtest.Python, func() (err error) {
-		env, err = openPython()
-		return err
-	})
-	return env
-}
-
 // relayLab is a lab with what the README shows, and a relay whose level is in a file.
 func relayLab(t *testing.T) (l lab, config, level string) {
 	t.Helper()
@@ -389,7 +371,7 @@ func TestRelay(t *testing.T) {
 		})
 	})
 	t.Run("stock client", func(t *testing.T) {
-		stock := needPython(t)
+		stock := pyenv.Need(t)
 		r := l.run(t, e.env(), stock.Bin("j"), "power", "on")
 		if r.status != 0 {
 			t.Errorf("stock j power on = %d, %s%s; want 0", r.status, r.stdout, r.stderr)
@@ -510,7 +492,7 @@ func TestTools(t *testing.T) {
 		}
 	})
 	t.Run("stock client", func(t *testing.T) {
-		stock := needPython(t)
+		stock := pyenv.Need(t)
 		const script = `
 from jumpstarter.utils.env import env
 with env() as client:
@@ -596,7 +578,7 @@ func TestRig(t *testing.T) {
 		t.Errorf("j rig state = %d, %s%s; want %q", r.status, r.stdout, r.stderr, state)
 	}
 	t.Run("stock client", func(t *testing.T) {
-		stock := needPython(t)
+		stock := pyenv.Need(t)
 		const script = `
 from jumpstarter.utils.env import env
 with env() as client:
